@@ -1,0 +1,111 @@
+"""How the text, links and folders of sysfs become values: each parser raises ValueError for what makes no sense."""
+
+import os
+from pathlib import Path
+
+from nodelib.pci import PciAddress
+
+_PAGE = 4096
+"""sysfs gives an attribute in one read of at most one page (Linux, Documentation/filesystems/sysfs.rst)."""
+
+
+def read_text(path: str) -> str:
+    """The attribute at *path* without the white space around it. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _PAGE).decode("ascii", "replace").strip()
+    finally:
+        os.close(descriptor)
+
+
+def names_in(folder: Path) -> list[str]:
+    """What is in *folder*; nothing where the kernel has no such folder."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names alone, in the hot path
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def numbers_in(folder: Path) -> frozenset[int]:
+    """The names in *folder* that are group numbers."""
+    return frozenset(number for name in names_in(folder) if (number := number_or_none(name)) is not None)
+
+
+def link_name(path: str) -> str | None:
+    """The last part of what the link at *path* points to; None without a link, sysfs's way to say "none"."""
+    try:
+        return os.readlink(path).rpartition("/")[2]  # noqa: PTH115 - text, in the hot path
+    except OSError:
+        return None
+
+
+def vfio_cdev(folder: str) -> tuple[str | None, bool]:
+    """The device's cdev, and whether any VFIO driver holds it: since Linux 6.1 the folder alone is no cdev."""
+    try:
+        names = os.listdir(f"{folder}/vfio-dev")  # noqa: PTH208 - names alone, in the hot path
+    except OSError:
+        return None, False
+    cdev = next((name for name in names if Path(folder, "vfio-dev", name, "dev").exists()), None)
+    return cdev, True
+
+
+def group_number(path: str, faults: list[str]) -> int | None:
+    name = link_name(path)
+    if name is None:
+        return None
+    if (number := number_or_none(name)) is not None:
+        return number
+    faults.append(f"iommu_group links to {name!r}, which is no group number")
+    return None
+
+
+def linked_address(path: str, faults: list[str]) -> PciAddress | None:
+    name = link_name(path)
+    if name is None:
+        return None
+    address = address_or_none(name)
+    if address is None:
+        faults.append(f"physfn links to {name!r}, which is no PCI address")
+    return address
+
+
+def address_or_none(text: str) -> PciAddress | None:
+    try:
+        return PciAddress.parse(text)
+    except ValueError:
+        return None
+
+
+def number_or_none(text: str) -> int | None:
+    """*text* as a number as the kernel writes it: ASCII digits, nothing else."""
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def parse_hex(text: str) -> int:
+    """An id as sysfs writes it: `0x10de`, at most 24 bits (a class)."""
+    value = int(text, 16)
+    if not 0 <= value <= 0xFFFFFF:
+        raise ValueError(f"{text!r} is out of range")
+    return value
+
+
+def parse_override(text: str) -> str | None:
+    return None if text in ("", "(null)") else text
+
+
+def parse_numa_node(text: str) -> int | None:
+    node = int(text)
+    return None if node < 0 else node  # -1: the kernel knows none, which is no hint for node 0
+
+
+def parse_count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise ValueError(f"{text!r} is negative")
+    return count
+
+
+def parse_flag(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError(f"{text!r} is neither 0 nor 1")
+    return text == "1"

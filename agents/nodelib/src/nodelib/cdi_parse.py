@@ -1,0 +1,183 @@
+"""Reading any vendor's CDI spec as strictly as container runtimes do: one fault makes the whole file invalid.
+
+Rules: Container Device Interface specification 1.1.0, its fields and the version that brought each.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from nodelib.cdi import CdiDevice, CdiSpec
+from nodelib.errors import InvalidValue
+from nodelib.names import is_class, is_device_name, is_vendor
+
+VERSIONS = ("0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.7.0", "0.8.0", "1.0.0", "1.1.0")
+
+_Fields = Mapping[str, type]
+_TOP: _Fields = {
+    "cdiVersion": str,
+    "kind": str,
+    "devices": list,
+    "containerEdits": dict,
+    "annotations": dict,
+}
+_DEVICE: _Fields = {"name": str, "containerEdits": dict, "annotations": dict}
+_EDITS: _Fields = {
+    "env": list,
+    "deviceNodes": list,
+    "mounts": list,
+    "hooks": list,
+    "netDevices": list,
+    "intelRdt": dict,
+    "additionalGids": list,
+}
+_NODE: _Fields = {
+    "path": str,
+    "hostPath": str,
+    "type": str,
+    "major": int,
+    "minor": int,
+    "permissions": str,
+    "uid": int,
+    "gid": int,
+    "fileMode": int,
+}
+_MOUNT: _Fields = {"hostPath": str, "containerPath": str, "options": list, "type": str}
+_HOOK: _Fields = {"hookName": str, "path": str, "args": list, "env": list, "timeout": int}
+_HOOK_NAMES = (
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+)
+_SINCE = {
+    "annotations": "0.6.0",
+    "hostPath": "0.5.0",
+    "intelRdt": "0.7.0",
+    "additionalGids": "0.7.0",
+    "netDevices": "1.1.0",
+}
+_WORDS: Mapping[type, str] = {
+    str: "a text",
+    int: "a whole number",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+def parse_spec(document: object, source: str) -> CdiSpec:
+    """The spec that a parsed JSON or YAML *document* is.
+
+    Raises InvalidValue with *source* (the file), the place in it and the rule that it breaks.
+    """
+    version = document.get("cdiVersion") if isinstance(document, dict) else None
+    place = _Place(source, "", version if version in VERSIONS else VERSIONS[-1])
+    top = place.mapping(document, _TOP, required=("cdiVersion", "kind"))
+    if version not in VERSIONS:
+        place.fail(f"cdiVersion {version!r} is not one of {', '.join(VERSIONS)}")
+    kind = str(top["kind"])
+    vendor, _, class_ = kind.partition("/")
+    if not is_vendor(vendor) or not is_class(class_, dots=place.knows("0.6.0")):
+        place.fail(f"kind {kind!r} is not vendor/class by CDI {version}")
+    if "containerEdits" in top:
+        _check_edits(top["containerEdits"], place.at("containerEdits"))
+    if not top.get("devices"):
+        place.fail("no devices; a spec without any is invalid, remove the file instead")
+    devices = tuple(_parse_device(entry, at) for entry, at in place.items(top, "devices"))
+    if doubled := _first_double(device.name for device in devices):
+        place.fail(f"the device name {doubled!r} stands there twice")
+    return CdiSpec(kind, devices, place.version)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in which file we are, and by which version it is to be judged."""
+
+    source: str
+    path: str
+    version: str
+
+    def at(self, step: str) -> "_Place":
+        return _Place(self.source, f"{self.path}.{step}" if self.path else step, self.version)
+
+    def fail(self, reason: str) -> NoReturn:
+        where = f"{self.path}: " if self.path else ""
+        raise InvalidValue(f"{self.source}: {where}{reason}")
+
+    def knows(self, since: str) -> bool:
+        return VERSIONS.index(self.version) >= VERSIONS.index(since)
+
+    def need(self, since: str, what: str) -> None:
+        if not self.knows(since):
+            self.fail(f"{what} needs cdiVersion {since} or later, the file says {self.version}")
+
+    def mapping(self, value: object, fields: _Fields, required: Iterable[str] = ()) -> Mapping[str, object]:
+        """*value* as a mapping of known *fields* of the right type, the *required* ones filled."""
+        if not isinstance(value, dict):
+            self.fail("this is not a mapping")
+        for name, item in value.items():
+            if name not in fields:
+                self.fail(f"unknown field {name!r}")
+            # bool is an int to Python, not to the specification
+            if item is not None and (not isinstance(item, fields[name]) or isinstance(item, bool)):
+                self.fail(f"{name} is {item!r}, not {_WORDS[fields[name]]}")
+            if name in _SINCE:
+                self.need(_SINCE[name], name)
+        for name in required:
+            if not value.get(name):
+                self.fail(f"{name} is missing")
+        return value
+
+    def items(self, mapping: Mapping[str, object], field: str) -> Iterator[tuple[object, "_Place"]]:
+        """The entries of the list *field*, each with its place."""
+        value = mapping.get(field)
+        for index, item in enumerate(value if isinstance(value, list) else ()):
+            yield item, self.at(f"{field}[{index}]")
+
+
+def _parse_device(entry: object, place: _Place) -> CdiDevice:
+    device = place.mapping(entry, _DEVICE, required=("name",))
+    name = str(device["name"])
+    if not is_device_name(name):
+        place.fail(f"the name {name!r} is not one that CDI allows")
+    if name[0].isdigit():
+        place.need("0.5.0", f"the name {name!r}, which begins with a digit,")
+    return CdiDevice(name, _check_edits(device.get("containerEdits"), place.at("containerEdits")))
+
+
+def _check_edits(value: object, place: _Place) -> tuple[str, ...]:
+    """The host paths of the device nodes of a `containerEdits`, after all of it was checked."""
+    edits = place.mapping(value, _EDITS)
+    if not any(edits.values()):
+        place.fail("there is no edit in it")
+    for variable, at in place.items(edits, "env"):
+        if not isinstance(variable, str) or "=" not in variable:
+            at.fail(f"{variable!r} is not NAME=VALUE")
+    for entry, at in place.items(edits, "mounts"):
+        if "type" in at.mapping(entry, _MOUNT, required=("hostPath", "containerPath")):
+            at.need("0.4.0", "a mount's type")
+    for entry, at in place.items(edits, "hooks"):
+        hook = at.mapping(entry, _HOOK, required=("hookName", "path"))
+        if hook["hookName"] not in _HOOK_NAMES:
+            at.fail(f"{hook['hookName']!r} is no OCI hook")
+    return tuple(_node_path(entry, at) for entry, at in place.items(edits, "deviceNodes"))
+
+
+def _node_path(entry: object, place: _Place) -> str:
+    node = place.mapping(entry, _NODE, required=("path",))
+    if node.get("type", "") not in ("", "b", "c", "u", "p"):
+        place.fail(f"type {node['type']!r} is not b, c, u or p")
+    if not set(str(node.get("permissions", ""))) <= set("rwm"):
+        place.fail(f"permissions {node['permissions']!r} are not of r, w and m")
+    return str(node.get("hostPath") or node["path"])
+
+
+def _first_double(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
