@@ -1,0 +1,55 @@
+"""Wake-ups from files that come, go or change in a folder (inotify)."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nodelib.wakeups import Wakeups
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 500
+
+
+@contextlib.contextmanager
+def watched_folders(wakeups: Wakeups, folders: Sequence[Path]) -> Iterator[bool]:
+    """Wake the daemon at every change in one of *folders* while entered; gives whether changes are noticed at all.
+
+    A folder that is not there is passed over: the timer notices what appears in it. So are all of them where inotify
+    is used up (fs.inotify.max_user_instances), which is said once.
+    """
+    import inotify_simple  # noqa: PLC0415 - only a daemon listens; `status` must answer at once
+
+    flags = inotify_simple.flags
+    interesting = (
+        flags.CREATE | flags.DELETE | flags.MOVED_TO | flags.MOVED_FROM | flags.CLOSE_WRITE | flags.DELETE_SELF
+    )
+    try:
+        inotify = inotify_simple.INotify()
+    except OSError as error:
+        log.warning("no file events here (%s); changes are noticed at the timer's pace", error)
+        yield False
+        return
+    names: dict[int, Path] = {}
+    for folder in dict.fromkeys(folders):
+        try:
+            names[inotify.add_watch(str(folder), interesting)] = folder
+        except OSError as error:
+            log.debug("cannot watch %s (%s)", folder, error.strerror)
+    ended = threading.Event()
+
+    def listen() -> None:
+        while not ended.is_set():
+            for event in inotify.read(timeout=_POLL_MS):
+                wakeups.wake(f"{names.get(event.wd, '?')}/{event.name}")
+
+    listener = threading.Thread(target=listen, name="folders", daemon=True)
+    listener.start()
+    try:
+        yield bool(names)
+    finally:
+        ended.set()
+        listener.join(2 * _POLL_MS / 1000)
+        inotify.close()

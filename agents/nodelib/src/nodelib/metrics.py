@@ -1,0 +1,32 @@
+"""Metrics as plain values: what an agent counts, without the library that serves it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class MetricType(Enum):
+    GAUGE = "gauge"
+    COUNTER = "counter"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric family; names in base units, counters without their `_total`."""
+
+    name: str
+    help: str
+    type: MetricType
+    values: Mapping[tuple[str, ...], float]
+    """Label values (in the order of `labels`) to the value."""
+    labels: tuple[str, ...] = field(default=())
+
+
+def gauge(name: str, help_text: str, value: float) -> Metric:
+    """A gauge without labels."""
+    return Metric(name, help_text, MetricType.GAUGE, {(): value})
+
+
+def counter(name: str, help_text: str, value: float) -> Metric:
+    """A counter without labels."""
+    return Metric(name, help_text, MetricType.COUNTER, {(): value})

@@ -1,0 +1,84 @@
+"""What the commands print: tables for people in 80 columns, JSON and YAML for programs."""
+
+import json
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import click
+
+Record = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One answer of a command: rows under columns, and notes in sentences below them."""
+
+    rows: tuple[Record, ...]
+    """Every field of every item: what JSON and YAML show, whole."""
+    columns: Mapping[str, str]
+    """Which fields the table shows, and the heading of each."""
+    notes: tuple[str, ...] = ()
+    """Reasons and remedies, for people; programs find them in the rows."""
+    empty: str = "nothing found"
+    """What a table without rows says instead."""
+
+
+def render(report: Report, output: str) -> str:
+    """*report* as `table`, `json` or `yaml`, without the last newline."""
+    match output:
+        case "json":
+            return json.dumps(list(report.rows), indent=2)
+        case "yaml":
+            import yaml  # noqa: PLC0415 - read only when asked for: `status` must answer at once
+
+            return str(yaml.safe_dump(list(report.rows), sort_keys=False)).rstrip()
+        case _:
+            return _table(report)
+
+
+def echo(report: Report, output: str) -> None:
+    """Print *report* to standard output."""
+    click.echo(render(report, output))
+
+
+def sentence(text: str, indent: str = "") -> str:
+    """*text* wrapped to the terminal's width, continuation lines set in."""
+    width = max(40, min(100, shutil.get_terminal_size((80, 24)).columns))
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _table(report: Report) -> str:
+    if not report.rows:
+        return "\n".join([report.empty, *(sentence(note) for note in report.notes)])
+    lines = [list(report.columns.values())]
+    lines += [[_cell(row.get(field)) for field in report.columns] for row in report.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(report.columns))]
+    text = [_line(line, widths) for line in lines]
+    if report.notes:
+        text += ["", *(sentence(note) for note in report.notes)]
+    return "\n".join(text)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None | "" | () | []:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case list() | tuple():
+            return ",".join(str(item) for item in value)
+        case _:
+            return str(value)

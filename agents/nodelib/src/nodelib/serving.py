@@ -1,0 +1,103 @@
+"""/healthz, /readyz and /metrics of a daemon, over HTTP, imported only where `--listen` asks for it."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from nodelib.daemon import LoopState
+from nodelib.errors import InvalidValue
+from nodelib.metrics import Metric, MetricType, counter, gauge
+
+HUNG_AFTER_S = 300.0
+"""A loop silent for so long is not alive; the longest deadline within a round is far below."""
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """The address and port that `--listen` names. Raises InvalidValue."""
+    address, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise InvalidValue(f"--listen {text!r} is not ADDRESS:PORT, as in 0.0.0.0:9400 or [::1]:9400")
+    return address.strip("[]"), int(port)
+
+
+@contextlib.contextmanager
+def served(
+    listen: str, state: Callable[[], LoopState], metrics: Callable[[], Iterable[Metric]], prefix: str
+) -> Iterator[str]:
+    """Serve the three pages at *listen* while entered; gives the address as `http://host:port`.
+
+    Raises InvalidValue if the address is wrong or taken.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Collector(lambda: (*_loop_metrics(state(), prefix), *metrics())))
+    host, port = parse_listen(listen)
+    try:
+        server = ThreadingHTTPServer((host, port), _handler(state, registry))
+    except OSError as error:
+        raise InvalidValue(f"--listen {listen}: {error.strerror}") from error
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
+    thread.start()
+    try:
+        yield f"http://{host}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(1)
+
+
+def _handler(state: Callable[[], LoopState], registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            now = state()
+            match self.path:
+                case "/healthz":
+                    alive = time.monotonic() - now.last_end < HUNG_AFTER_S
+                    self._answer(200 if alive else 503, "ok" if alive else "the loop hangs")
+                case "/readyz":
+                    self._answer(200 if now.result.ready else 503, now.result.message or "ready")
+                case "/metrics":
+                    self._answer(200, generate_latest(registry).decode(), "text/plain; version=0.0.4")
+                case _:
+                    self._answer(404, "try /healthz, /readyz or /metrics")
+
+        def _answer(self, status: int, text: str, content_type: str = "text/plain; charset=utf-8") -> None:
+            body = f"{text.rstrip()}\n".encode()
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+            """Probes come every few seconds: no line for each."""
+
+    return Handler
+
+
+class _Collector(Collector):
+    def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        for metric in self._metrics():
+            family = CounterMetricFamily if metric.type is MetricType.COUNTER else GaugeMetricFamily
+            collected = family(metric.name, metric.help, labels=metric.labels)
+            for labels, value in metric.values.items():
+                collected.add_metric(labels, value)
+            yield collected
+
+
+def _loop_metrics(state: LoopState, prefix: str) -> tuple[Metric, ...]:
+    return (
+        gauge(f"{prefix}_ready", "1 if the last round reached the desired state.", float(state.result.ready)),
+        counter(f"{prefix}_rounds", "Rounds ended.", state.rounds),
+        counter(f"{prefix}_failed_rounds", "Rounds that failed.", state.failures),
+        gauge(f"{prefix}_last_round_seconds", "Duration of the last round.", state.last_round_s),
+    )
