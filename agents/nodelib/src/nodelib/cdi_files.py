@@ -138,7 +138,7 @@ def parse_file(path: Path, content: bytes) -> SpecFile:
     try:
         document = yaml.load(content, Loader=loader)  # noqa: S506 - both are the safe loader, one of them in C
         return SpecFile(path, content, parse_spec(document, str(path)))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, for example
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""

@@ -20,7 +20,7 @@ def watched_folders(wakeups: Wakeups, folders: Sequence[Path]) -> Iterator[bool]
     A folder that is not there is passed over: the timer notices what appears in it. So are all of them where inotify
     is used up (fs.inotify.max_user_instances), which is said once.
     """
-    import inotify_simple  # noqa: PLC0415 - only a daemon listens; `status` must answer at once
+    import inotify_simple  # only a daemon listens; `status` must answer at once
 
     flags = inotify_simple.flags
     interesting = (

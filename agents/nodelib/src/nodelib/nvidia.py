@@ -105,3 +105,10 @@ def gpus(devices: Iterable[PciDevice]) -> tuple[PciDevice, ...]:
 
 def nvswitches(devices: Iterable[PciDevice]) -> tuple[PciDevice, ...]:
     return tuple(device for device in devices if kind_of(device) is Kind.NVSWITCH)
+
+
+def model_of(device: PciDevice) -> str:
+    """The model in a word or two: what the PCI id database has in brackets, else its whole name, else the id."""
+    name = device.name or f"unknown {device.device:04x}"
+    marketing = name.partition("[")[2].partition("]")[0]
+    return marketing or name

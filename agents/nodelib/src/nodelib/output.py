@@ -31,7 +31,7 @@ def render(report: Report, output: str) -> str:
         case "json":
             return json.dumps(list(report.rows), indent=2)
         case "yaml":
-            import yaml  # noqa: PLC0415 - read only when asked for: `status` must answer at once
+            import yaml  # read only when asked for: `status` must answer at once
 
             return str(yaml.safe_dump(list(report.rows), sort_keys=False)).rstrip()
         case _:

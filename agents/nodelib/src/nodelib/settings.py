@@ -1,5 +1,6 @@
 """The options that all agents share, and how a flag, its environment variable and its check become one setting."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,21 +8,23 @@ from typing import Any, TypeVar
 
 import click
 
+from nodelib import logs
 from nodelib.errors import InvalidValue
 from nodelib.names import alias_problem
+from nodelib.node import Node
 from nodelib.pci import PciAddress
 from nodelib.vfio import Naming, VfioMode
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class CommonSettings:
-    """What every agent's command line begins with."""
+class DaemonSettings:
+    """What every `run` is told beside its own."""
 
-    host_root: Path
-    log_format: str
-    log_level: str
+    interval_s: float
+    listen: str
 
 
 class AddressType(click.ParamType[PciAddress]):
@@ -38,8 +41,25 @@ class AddressType(click.ParamType[PciAddress]):
             self.fail(str(error), param, ctx)
 
 
-def host_root_option(function: F) -> F:
-    return click.option(
+def options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several `click.option` as one decorator, shown by `--help` in this order."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def node_option(function: Callable[..., R]) -> Callable[..., R]:
+    """`--host-root`; the verb gets the `node` behind it.
+
+    A simulated node comes as the context's `obj` (a Node, or something with a `node`), which is how tests and the
+    demo run the whole command line without a real kernel.
+    """
+
+    @click.option(
         "--host-root",
         envvar="HOST_ROOT",
         default="/",
@@ -47,29 +67,78 @@ def host_root_option(function: F) -> F:
         show_envvar=True,
         type=click.Path(path_type=Path),
         help="Where the host's root file system is; links are followed inside it.",
-    )(function)
+    )
+    @click.pass_context
+    @functools.wraps(function)
+    def with_node(ctx: click.Context, /, *args: Any, host_root: Path, **kwargs: Any) -> R:
+        brought = getattr(ctx.obj, "node", ctx.obj)
+        if isinstance(brought, Node):
+            return function(*args, node=brought, **kwargs)
+        node = Node.at(host_root)
+        ctx.call_on_close(node.sysfs.close)
+        return function(*args, node=node, **kwargs)
+
+    return with_node
 
 
-def log_options(function: F) -> F:
-    """`--log-format` and `--log-level`."""
-    function = click.option(
-        "--log-format",
-        envvar="LOG_FORMAT",
-        default="text",
-        show_default=True,
-        show_envvar=True,
-        type=click.Choice(["text", "json"]),
-        help="One line an event: for people or for machines.",
-    )(function)
-    return click.option(
-        "--log-level",
-        envvar="LOG_LEVEL",
-        default="info",
-        show_default=True,
-        show_envvar=True,
-        type=click.Choice(["debug", "info", "warning", "error"]),
-        help="The least level that is logged.",
-    )(function)
+def log_options(function: Callable[..., R]) -> Callable[..., R]:
+    """`--log-format` and `--log-level`; logging is set up before the verb begins."""
+
+    @options(
+        click.option(
+            "--log-format",
+            envvar="LOG_FORMAT",
+            default="text",
+            show_default=True,
+            show_envvar=True,
+            type=click.Choice(["text", "json"]),
+            help="One line an event: for people or for machines.",
+        ),
+        click.option(
+            "--log-level",
+            envvar="LOG_LEVEL",
+            default="info",
+            show_default=True,
+            show_envvar=True,
+            type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+            help="The least level that is logged.",
+        ),
+    )
+    @functools.wraps(function)
+    def with_logs(*args: Any, log_format: str, log_level: str, **kwargs: Any) -> R:
+        logs.set_up(log_format, log_level)
+        return function(*args, **kwargs)
+
+    return with_logs
+
+
+def daemon_options(function: Callable[..., R]) -> Callable[..., R]:
+    """`--interval` and `--listen`; the verb gets them as `daemon`."""
+
+    @options(
+        click.option(
+            "--interval",
+            "interval_s",
+            envvar="INTERVAL",
+            default=30.0,
+            show_default=True,
+            show_envvar=True,
+            type=click.FloatRange(min=0.1),
+            help="Seconds after which the node is looked at again without any event.",
+        ),
+        click.option(
+            "--listen",
+            envvar="LISTEN",
+            default="",
+            show_envvar=True,
+            help="Serve /healthz, /readyz and /metrics at ADDRESS:PORT; off by default.",
+        ),
+    )
+    @functools.wraps(function)
+    def with_daemon(*args: Any, interval_s: float, listen: str, **kwargs: Any) -> R:
+        return function(*args, daemon=DaemonSettings(interval_s, listen), **kwargs)
+
+    return with_daemon
 
 
 def output_option(function: F) -> F:
@@ -95,30 +164,10 @@ def dry_run_option(function: F) -> F:
     )(function)
 
 
-def daemon_options(function: F) -> F:
-    """`--interval` and `--listen`: what every `run` has."""
-    function = click.option(
-        "--interval",
-        "interval_s",
-        envvar="INTERVAL",
-        default=30.0,
-        show_default=True,
-        show_envvar=True,
-        type=click.FloatRange(min=0.1),
-        help="Seconds after which the node is looked at again without any event.",
-    )(function)
-    return click.option(
-        "--listen",
-        envvar="LISTEN",
-        default="",
-        show_envvar=True,
-        help="Serve /healthz, /readyz and /metrics at ADDRESS:PORT; off by default.",
-    )(function)
+def naming_options(function: Callable[..., R]) -> Callable[..., R]:
+    """Aliases and VFIO mode, the same for kata-manager and device-plugin; the verb gets them as `naming`."""
 
-
-def naming_options(function: F) -> F:
-    """The aliases and the VFIO mode: kata-manager and device-plugin must be given the same."""
-    for option in (
+    @options(
         click.option(
             "--gpu-alias",
             envvar="P_GPU_ALIAS",
@@ -144,9 +193,12 @@ def naming_options(function: F) -> F:
             type=click.Choice([mode.value for mode in VfioMode]),
             help="Which VFIO interface is handed out; auto decides for each device.",
         ),
-    ):
-        function = option(function)
-    return function
+    )
+    @functools.wraps(function)
+    def with_naming(*args: Any, gpu_alias: str, nvswitch_alias: str, vfio_mode: str, **kwargs: Any) -> R:
+        return function(*args, naming=parse_naming(gpu_alias, nvswitch_alias, vfio_mode), **kwargs)
+
+    return with_naming
 
 
 def parse_naming(gpu_alias: str, nvswitch_alias: str, vfio_mode: str) -> Naming:
@@ -164,7 +216,7 @@ def version_option(distribution: str) -> Callable[[F], F]:
 
     def print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
         if value and not ctx.resilient_parsing:
-            import importlib.metadata  # noqa: PLC0415 - 7 MiB that no other verb needs
+            import importlib.metadata  # 7 MiB that no other verb needs
 
             click.echo(f"{ctx.info_name} {importlib.metadata.version(distribution)}")
             ctx.exit()

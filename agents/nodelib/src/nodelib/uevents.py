@@ -42,7 +42,7 @@ def kernel_uevents(wakeups: Wakeups, subsystems: Sequence[str]) -> Iterator[bool
 
 
 def _open_monitor(subsystems: Sequence[str]) -> "pyudev.Monitor":
-    import pyudev  # noqa: PLC0415 - only a daemon listens; `status` must answer at once
+    import pyudev  # only a daemon listens; `status` must answer at once
 
     monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
     for subsystem in subsystems:

@@ -1,0 +1,220 @@
+"""The command line of vfio-manager."""
+
+import re
+from typing import Any
+
+import click
+
+from nodelib.errors import InvalidValue, NodeError, NotSupported
+from nodelib.node import Node
+from nodelib.output import echo, sentence
+from nodelib.settings import (
+    AddressType,
+    DaemonSettings,
+    daemon_options,
+    dry_run_option,
+    log_options,
+    node_option,
+    options,
+    output_option,
+    version_option,
+)
+from vfio_manager import report
+from vfio_manager.plan import Plan, plan_release
+from vfio_manager.reconcile import UEVENT_SUBSYSTEMS, Binder, Outcome
+from vfio_manager.settings import READY_FILE, Settings, SwitchPolicy
+
+binding_options = options(
+    click.option(
+        "--device",
+        "only",
+        multiple=True,
+        type=AddressType(),
+        envvar="DEVICES",
+        show_envvar=True,
+        help="Only this device, its slot and its IOMMU group; repeatable. Default: all.",
+    ),
+    click.option(
+        "--nvswitches",
+        envvar="BIND_NVSWITCHES",
+        default="auto",
+        show_default=True,
+        show_envvar=True,
+        metavar="[auto|always|never]",
+        help="NVSwitches to bind; auto: those without a driver or on a VFIO driver. true is always, false is never.",
+    ),
+    click.option(
+        "--driver",
+        envvar="VFIO_DRIVER",
+        show_envvar=True,
+        help="The VFIO driver for every device. Default: the kernel's best match for each.",
+    ),
+    click.option(
+        "--allow-group-member",
+        "allowed",
+        multiple=True,
+        type=AddressType(),
+        envvar="ALLOW_GROUP_MEMBERS",
+        show_envvar=True,
+        help="A foreign device that may be bound because it shares a GPU's IOMMU group.",
+    ),
+    click.option(
+        "--protect-driver",
+        "protected",
+        multiple=True,
+        envvar="PROTECT_DRIVERS",
+        show_envvar=True,
+        help="Leave devices on this driver alone; repeatable.",
+    ),
+    click.option(
+        "--include-vfs",
+        is_flag=True,
+        envvar="INCLUDE_VFS",
+        show_envvar=True,
+        help="Bind virtual functions (SR-IOV) too.",
+    ),
+    click.option(
+        "--unbind-timeout",
+        "unbind_timeout_s",
+        envvar="UNBIND_TIMEOUT",
+        default=30.0,
+        show_default=True,
+        show_envvar=True,
+        type=click.FloatRange(min=0.1),
+        help="Seconds after which a device that the kernel does not release is given up.",
+    ),
+)
+"""What to bind and to what: the same for every verb, so that `plan` shows what `run` will do."""
+
+
+_DRIVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def parse_settings(binding: dict[str, Any], ready_file: str = "") -> Settings:
+    """The settings that the binding options come to. Raises InvalidValue."""
+    driver = binding["driver"]
+    if driver is not None and not _DRIVER_NAME.fullmatch(driver):
+        raise InvalidValue(f"--driver {driver!r} is no driver's name: write it as in /sys/bus/pci/drivers, vfio-pci")
+    return Settings(
+        nvswitches=SwitchPolicy.parse(binding["nvswitches"]),
+        driver=driver,
+        only=frozenset(binding["only"]),
+        allowed_group_members=frozenset(binding["allowed"]),
+        protected_drivers=frozenset(binding["protected"]),
+        include_vfs=binding["include_vfs"],
+        unbind_timeout_s=binding["unbind_timeout_s"],
+        ready_file=ready_file,
+    )
+
+
+@click.group()
+@version_option("cgpu-vfio-manager")
+def cli() -> None:
+    """Keep this node's NVIDIA GPUs (and NVSwitches) bound to their VFIO driver.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not supported on this node.
+    """
+
+
+@cli.command()
+@node_option
+@binding_options
+@output_option
+def status(node: Node, output: str, **binding: Any) -> None:
+    """Show every NVIDIA function, its driver, and what keeps it from being given to a VM."""
+    binder = Binder(node, parse_settings(binding))
+    inventory = binder.scan()
+    planned, choice = binder.plan(inventory)
+    echo(report.status(inventory, planned, choice), output)
+
+
+@cli.command()
+@node_option
+@binding_options
+@output_option
+def plan(node: Node, output: str, **binding: Any) -> None:
+    """Show what `run` and `bind` would do, and change nothing."""
+    binder = Binder(node, parse_settings(binding))
+    planned, _ = binder.plan(binder.scan())
+    echo(report.plan(planned), output)
+
+
+@cli.command()
+@node_option
+@binding_options
+@dry_run_option
+@log_options
+def bind(node: Node, dry_run: bool, **binding: Any) -> None:
+    """Bind every GPU to its VFIO driver now, read it back, and exit."""
+    binder = Binder(node, parse_settings(binding))
+    if dry_run:
+        planned, _ = binder.plan(binder.scan())
+        _print_dry_run(planned)
+        return
+    _report(binder.bind(), "every function is on its VFIO driver")
+
+
+@cli.command()
+@node_option
+@binding_options
+@dry_run_option
+@log_options
+def unbind(node: Node, dry_run: bool, **binding: Any) -> None:
+    """Give every idle device back to the driver that the kernel chooses for it, and exit."""
+    settings = parse_settings(binding)
+    binder = Binder(node, settings)
+    if dry_run:
+        _print_dry_run(plan_release(binder.scan(), settings))
+        return
+    _report(binder.release(), "no function is on a VFIO driver any more")
+
+
+@cli.command()
+@node_option
+@binding_options
+@click.option(
+    "--ready-file",
+    envvar="READY_FILE",
+    default=READY_FILE,
+    show_default=True,
+    show_envvar=True,
+    help="Written (under --host-root) while all is bound; empty: none.",
+)
+@daemon_options
+@log_options
+def run(node: Node, ready_file: str, daemon: DaemonSettings, **binding: Any) -> None:
+    """Keep every GPU bound until told to stop. Stopping releases none."""
+    from nodelib.daemon import Daemon
+    from nodelib.running import run_until_stopped
+    from nodelib.wakeups import Wakeups, stop_on_signals
+
+    wakeups = Wakeups()
+    stop_on_signals(wakeups)
+    binder = Binder(node, parse_settings(binding, ready_file), wakeups)
+    run_until_stopped(
+        Daemon(binder.round, wakeups, interval_s=daemon.interval_s),
+        sources=[node.events(wakeups, UEVENT_SUBSYSTEMS)],
+        listen=daemon.listen,
+        prefix="vfio_manager",
+        metrics=binder.metrics,
+        at_stop=[binder.ready_file.retract],
+    )
+
+
+def _print_dry_run(plan: Plan) -> None:
+    for step in plan.steps:
+        click.echo(f"would {step}")
+    for refusal in plan.refusals:
+        click.echo(sentence(f"would leave {refusal}"))
+    if not plan.steps and not plan.refusals:
+        click.echo("nothing to do")
+
+
+def _report(outcome: Outcome, done: str) -> None:
+    """Say what came of it. Raises NodeError if it is not what was asked for."""
+    if outcome.ok:
+        click.echo(done)
+        return
+    unsupported = outcome.refusals and all(refusal.problem.code == "no-iommu" for refusal in outcome.refusals)
+    kind = NotSupported if unsupported and not outcome.failures else NodeError
+    raise kind("\n".join(("not everything was done:", *outcome.reasons)))

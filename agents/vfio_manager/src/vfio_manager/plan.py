@@ -1,0 +1,214 @@
+"""Decide which functions go to which driver. Nothing here touches the node."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nodelib.inventory import Inventory, is_in_use
+from nodelib.nvidia import VENDOR_NVIDIA, Kind, kind_of
+from nodelib.pci import PciAddress, PciDevice, same_driver
+from nodelib.problem import Problem
+from vfio_manager.modalias import DriverChoice
+from vfio_manager.settings import Settings, SwitchPolicy
+from vfio_manager.steps import Bind, CheckIdle, ForbidD3cold, KeepAwake, Probe, SetDriverOverride, Step, Unbind
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """The steps of one function, which do not depend on any other's."""
+
+    address: PciAddress
+    steps: tuple[Step, ...]
+    undo: tuple[Step, ...] = ()
+    """What puts the old driver back if a step fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A function that will not be touched although it stands in the way of a GPU."""
+
+    address: PciAddress
+    problem: Problem
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything one round does, and everything it leaves alone with the reason."""
+
+    devices: tuple[DevicePlan, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return tuple(step for device in self.devices for step in device.steps)
+
+
+def targets(inventory: Inventory, settings: Settings) -> tuple[PciDevice, ...]:
+    """The functions that belong on a VFIO driver.
+
+    Every GPU and every NVSwitch that the policy wants, all functions of their slots, and NVIDIA's other endpoints in
+    their IOMMU groups: a group is given away whole. Foreign members only by name.
+    """
+    chosen = [device for device in inventory.devices if _is_wanted(device, settings)]
+    slots = {device.address.slot for device in chosen}
+    groups = {device.iommu_group for device in chosen} - {None}
+    return tuple(
+        device for device in inventory.devices if device in chosen or _rides_along(device, slots, groups, settings)
+    )
+
+
+def plan_bind(inventory: Inventory, settings: Settings, choice: DriverChoice) -> Plan:
+    """Steps that leave every target on its VFIO driver, awake; none for those already there."""
+    devices: list[DevicePlan] = []
+    refusals: list[Refusal] = []
+    wanted = targets(inventory, settings)
+    for device in wanted:
+        driver = choice.of(device)
+        steps = _bind_steps(device, driver, in_use=is_in_use(inventory, device))
+        if not steps:
+            continue
+        problem = _why_not(device, inventory, settings)
+        if problem is None and not choice.is_loaded(driver):
+            problem = _not_loaded(driver)
+        if problem:
+            refusals.append(Refusal(device.address, problem))
+        else:
+            devices.append(DevicePlan(device.address, steps, _undo_steps(device)))
+    refusals += _foreign_members(inventory, wanted)
+    return Plan(tuple(devices), tuple(refusals))
+
+
+def plan_release(inventory: Inventory, settings: Settings) -> Plan:
+    """Steps that give every idle target on a VFIO driver back to the driver that the kernel chooses."""
+    devices: list[DevicePlan] = []
+    refusals: list[Refusal] = []
+    for device in targets(inventory, settings):
+        if not device.is_on_vfio_driver or device.driver is None:
+            continue
+        if is_in_use(inventory, device):
+            refusals.append(Refusal(device.address, _in_use(device)))
+            continue
+        address = device.address
+        steps = (
+            CheckIdle(address),
+            SetDriverOverride(address, None),
+            Unbind(address, device.driver),
+            Probe(address),
+        )
+        devices.append(DevicePlan(address, steps, _undo_steps(device)))
+    return Plan(tuple(devices), tuple(refusals))
+
+
+def _is_wanted(device: PciDevice, settings: Settings) -> bool:
+    if settings.only:
+        return device.address in settings.only
+    match kind_of(device):
+        case Kind.GPU:
+            return True
+        case Kind.NVSWITCH:
+            return _is_wanted_switch(device, settings.nvswitches)
+        case Kind.VIRTUAL_FUNCTION:
+            return settings.include_vfs
+        case _:
+            return False
+
+
+def _is_wanted_switch(device: PciDevice, policy: SwitchPolicy) -> bool:
+    if policy is SwitchPolicy.AUTO:
+        return device.driver is None or device.is_on_vfio_driver
+    return policy is SwitchPolicy.ALWAYS
+
+
+def _rides_along(
+    device: PciDevice, slots: set[tuple[int, int, int]], groups: set[int | None], settings: Settings
+) -> bool:
+    if device.is_bridge or (device.physical_function is not None and not settings.include_vfs):
+        return False
+    in_group = device.iommu_group in groups
+    if device.vendor != VENDOR_NVIDIA:
+        return in_group and device.address in settings.allowed_group_members
+    return in_group or device.address.slot in slots
+
+
+def _bind_steps(device: PciDevice, driver: str, *, in_use: bool) -> tuple[Step, ...]:
+    address = device.address
+    power: list[Step] = [ForbidD3cold(address)] if device.d3cold_allowed else []
+    if same_driver(device.driver, driver):
+        # A device that a VM has open keeps its power settings too: nothing of it is touched.
+        asleep = device.power_control not in (None, "on")
+        return () if in_use else (*power, *([KeepAwake(address)] if asleep else []))
+    steps = power
+    if device.is_on_vfio_driver:
+        steps.append(CheckIdle(address))
+    if not same_driver(device.driver_override, driver):
+        steps.append(SetDriverOverride(address, driver))
+    if device.driver is not None:
+        steps.append(Unbind(address, device.driver))
+    steps.append(Bind(address, driver))
+    if device.power_control is not None:
+        steps.append(KeepAwake(address))
+    return tuple(steps)
+
+
+def _undo_steps(device: PciDevice) -> tuple[Step, ...]:
+    """Back to the driver and override that the device had."""
+    override = SetDriverOverride(device.address, device.driver_override)
+    return (override, Bind(device.address, device.driver)) if device.driver else (override,)
+
+
+def _why_not(device: PciDevice, inventory: Inventory, settings: Settings) -> Problem | None:
+    """Why *device* must not be bound now; None if it may."""
+    if device.iommu_group is None:
+        return Problem(
+            "no-iommu",
+            "it is in no IOMMU group, and a VFIO driver refuses it (EINVAL)",
+            "switch the IOMMU on in the firmware and boot with intel_iommu=on or amd_iommu=on",
+        )
+    if device.vf_count:
+        return Problem(
+            "has-vfs",
+            f"{device.vf_count} virtual functions of it are on, which unbinding would pull away",
+            f"first write 0 to /sys/bus/pci/devices/{device.address}/sriov_numvfs",
+        )
+    if any(same_driver(device.driver, driver) for driver in settings.protected_drivers):
+        return Problem("protected-driver", f"it is on driver {device.driver}, which --protect-driver keeps")
+    if is_in_use(inventory, device):
+        return _in_use(device)
+    return None
+
+
+def _not_loaded(driver: str) -> Problem:
+    return Problem("driver-not-loaded", f"the driver {driver} is not loaded", f"run: modprobe {driver}")
+
+
+def _in_use(device: PciDevice) -> Problem:
+    return Problem(
+        "in-use",
+        f"a virtual machine has it, or a function of its IOMMU group {device.iommu_group}, open",
+        "end that virtual machine first",
+    )
+
+
+def _foreign_members(inventory: Inventory, wanted: Iterable[PciDevice]) -> list[Refusal]:
+    """Other vendors' devices that keep a target's group from being given away."""
+    groups = {device.iommu_group for device in wanted} - {None}
+    return [
+        Refusal(
+            device.address,
+            Problem(
+                "foreign-group-member",
+                f"it is on driver {device.driver} and shares IOMMU group {device.iommu_group} with a GPU, "
+                "which can therefore not be given away",
+                f"free it by hand, or add --allow-group-member {device.address}",
+            ),
+        )
+        for device in inventory.devices
+        if device.iommu_group in groups
+        and kind_of(device) is Kind.FOREIGN
+        and device.driver is not None
+        and not device.is_on_vfio_driver
+        and device not in wanted
+        and not same_driver(device.driver, "pci-stub")
+    ]

@@ -1,0 +1,163 @@
+"""One round of vfio-manager: look, plan, bind, look again, report."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nodelib.daemon import RoundResult
+from nodelib.errors import InvalidValue, NodeError
+from nodelib.inventory import Inventory
+from nodelib.metrics import Metric, MetricType
+from nodelib.node import Node
+from nodelib.nvidia import VENDOR_NVIDIA
+from nodelib.pci import PciDevice, same_driver
+from nodelib.ready_file import ReadyFile
+from nodelib.wakeups import Wakeups
+from vfio_manager import modalias
+from vfio_manager.apply import Failure, apply_all
+from vfio_manager.modalias import DriverChoice
+from vfio_manager.plan import Plan, Refusal, plan_bind, plan_release, targets
+from vfio_manager.settings import Settings
+from vfio_manager.steps import Bind
+
+log = logging.getLogger(__name__)
+
+UEVENT_SUBSYSTEMS = ("pci", "drivers", "module")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a round left behind, read back."""
+
+    unbound: tuple[PciDevice, ...]
+    """Targets that are not on their VFIO driver."""
+    failures: tuple[Failure, ...]
+    refusals: tuple[Refusal, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not (self.unbound or self.failures or self.refusals)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """One sentence for each function that is not as wanted."""
+        told = {failure.address for failure in self.failures} | {refusal.address for refusal in self.refusals}
+        silent = (f"{d.address}: still on {_driver_words(d)}" for d in self.unbound if d.address not in told)
+        return (*map(str, self.failures), *map(str, self.refusals), *silent)
+
+
+class Binder:
+    """Keeps a node's devices as *settings* want them."""
+
+    def __init__(self, node: Node, settings: Settings, wakeups: Wakeups | None = None) -> None:
+        self._node = node
+        self._settings = settings
+        self._wakeups = wakeups or Wakeups()
+        self._binds = 0
+        self._failures: Counter[str] = Counter()
+        self._inventory = Inventory()
+        self.ready_file = ReadyFile(node.host, settings.ready_file)
+
+    # --- looking
+
+    def scan(self) -> Inventory:
+        """One look at the node. Raises InvalidValue if a device that was asked for is none of NVIDIA's."""
+        inventory = self._node.scan()
+        nvidia = {device.address for device in inventory.devices if device.vendor == VENDOR_NVIDIA}
+        if unknown := sorted(self._settings.only - nvidia):
+            raise InvalidValue(f"{unknown[0]} is no NVIDIA device of this node: see vfio-manager status")
+        return inventory
+
+    def plan(self, inventory: Inventory) -> tuple[Plan, DriverChoice]:
+        """What `bind` would do now, and the driver chosen for each device."""
+        choice = self._driver_choice()
+        return plan_bind(inventory, self._settings, choice), choice
+
+    # --- doing
+
+    def bind(self) -> Outcome:
+        """Bring every target to its VFIO driver and read back what came of it."""
+        inventory = self.scan()
+        plan, choice = self.plan(inventory)
+        failures = self._apply(plan)
+        inventory = self.scan()
+        unbound = tuple(
+            device for device in targets(inventory, self._settings) if not same_driver(device.driver, choice.of(device))
+        )
+        self._inventory = inventory
+        self._binds += sum(isinstance(step, Bind) for step in plan.steps) - len(failures)
+        return Outcome(unbound, failures, plan.refusals)
+
+    def release(self) -> Outcome:
+        """Give every idle target back to the driver that the kernel chooses, and read back."""
+        plan = plan_release(self.scan(), self._settings)
+        failures = self._apply(plan)
+        released = {device.address for device in plan.devices}
+        still = tuple(d for d in self.scan().devices if d.address in released and d.is_on_vfio_driver)
+        return Outcome(still, failures, plan.refusals)
+
+    def round(self) -> RoundResult:
+        """One round of the daemon; the ready file tells the truth after it."""
+        try:
+            outcome = self.bind()
+        except NodeError:
+            self.ready_file.retract()
+            raise
+        self.ready_file.tell(ready=outcome.ok)
+        if outcome.ok:
+            bound = len(targets(self._inventory, self._settings))
+            return RoundResult(ready=True, message=f"all {bound} functions are on their VFIO drivers")
+        return RoundResult(ready=False, message="; ".join(outcome.reasons), retry=bool(outcome.failures))
+
+    def metrics(self) -> Iterable[Metric]:
+        by_driver = Counter(device.driver or "none" for device in targets(self._inventory, self._settings))
+        return (
+            Metric(
+                "vfio_manager_functions",
+                "Functions that belong on a VFIO driver, by the driver they are on.",
+                MetricType.GAUGE,
+                {(driver,): float(count) for driver, count in by_driver.items()},
+                ("driver",),
+            ),
+            Metric("vfio_manager_binds", "Functions bound.", MetricType.COUNTER, {(): float(self._binds)}),
+            Metric(
+                "vfio_manager_failures",
+                "Functions that could not be bound or unbound, by kind of failure.",
+                MetricType.COUNTER,
+                {(kind,): float(count) for kind, count in self._failures.items()},
+                ("kind",),
+            ),
+        )
+
+    # --- how
+
+    def _apply(self, plan: Plan) -> tuple[Failure, ...]:
+        failures = apply_all(
+            plan.devices,
+            self._node.sysfs,
+            unbind_timeout_s=self._settings.unbind_timeout_s,
+            stopped=self._wakeups.stop.is_set,
+        )
+        self._failures.update(failure.kind for failure in failures)
+        return failures
+
+    def _driver_choice(self) -> DriverChoice:
+        """Read once a round: on some hosts modules.alias has tens of thousands of lines."""
+        aliases = () if self._settings.driver else self._read_aliases()
+        return DriverChoice(self._settings.driver, aliases, self._node.sysfs.drivers())
+
+    def _read_aliases(self) -> tuple[modalias.VfioAlias, ...]:
+        """The VFIO aliases of the kernel that runs; none where the host's modules are not to be seen."""
+        host = self._node.host
+        try:
+            release = host.resolve("/proc/sys/kernel/osrelease").read_text(encoding="ascii").strip()
+            with host.resolve(f"/lib/modules/{release}/modules.alias").open(encoding="utf-8", errors="replace") as file:
+                return modalias.parse_aliases(file)
+        except OSError as error:
+            log.debug("no modules.alias (%s); every device gets %s", error, modalias.DEFAULT_DRIVER)
+            return ()
+
+
+def _driver_words(device: PciDevice) -> str:
+    return f"driver {device.driver}" if device.driver else "no driver"

@@ -1,0 +1,51 @@
+"""What vfio-manager was told to do, checked."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from nodelib.errors import InvalidValue
+from nodelib.pci import PciAddress
+
+READY_FILE = "/run/nvidia/validations/vfio-pci-ready"
+
+
+class SwitchPolicy(Enum):
+    """Which NVSwitches are bound."""
+
+    AUTO = "auto"  # those without a driver, or on a VFIO driver already
+    ALWAYS = "always"
+    NEVER = "never"
+
+    @classmethod
+    def parse(cls, text: str) -> "SwitchPolicy":
+        """The policy by name, or by the yes and no of BIND_NVSWITCHES in existing manifests. Raises InvalidValue."""
+        match text.strip().lower():
+            case "auto" | "always" | "never" as name:
+                return cls(name)
+            case "true" | "1":
+                return cls.ALWAYS
+            case "false" | "0" | "":
+                return cls.NEVER
+            case _:
+                raise InvalidValue(
+                    f"--nvswitches (BIND_NVSWITCHES) is {text!r}: write auto, always, never, true or false"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is to be bound, to what, and how patiently."""
+
+    nvswitches: SwitchPolicy = SwitchPolicy.AUTO
+    driver: str | None = None
+    """The driver for every device; None: the best match for each in the kernel's module aliases."""
+    only: frozenset[PciAddress] = frozenset()
+    """Bind these and nothing else; empty: all."""
+    allowed_group_members: frozenset[PciAddress] = frozenset()
+    """Foreign devices that may be taken because they share a GPU's IOMMU group."""
+    protected_drivers: frozenset[str] = frozenset()
+    """Devices on these drivers are left alone."""
+    include_vfs: bool = False
+    unbind_timeout_s: float = 30.0
+    ready_file: str = READY_FILE
+    """Written when all is bound; empty: not ours to write."""
