@@ -1,0 +1,1 @@
+"""kata-manager: keeps the CDI specs by which the Kata runtime finds a node's GPUs."""
