@@ -23,6 +23,11 @@ class ConfigAnswer:
     header: bytes = b""
     """The first 64 bytes, if it answered."""
 
+    @property
+    def command(self) -> int | None:
+        """The command register (offset 4; PCI specification), None where there was no answer."""
+        return int.from_bytes(self.header[4:6], "little") if self.state is ConfigState.ANSWERS else None
+
 
 class ConfigReader:
     """Reads the configuration spaces of many devices at once through one process, a thread a device.

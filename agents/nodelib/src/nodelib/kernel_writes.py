@@ -59,6 +59,15 @@ class KernelWriter:
             raise OSError(5, f"the process that writes died with status {child.returncode}", str(path))
         raise OSError(number, os.strerror(number), str(path))
 
+    def write_config(self, address: PciAddress, path: Path, offset: int, data: bytes) -> None:
+        """Write *data* into configuration space, whose file is *path*. Raises OSError or DeviceHung."""
+        self._refuse_while_hung(address)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(descriptor, data, offset)
+        finally:
+            os.close(descriptor)
+
     def _write_now(self, path: Path, value: str) -> int:
         return write_attribute.write_attribute(str(path), value)
 

@@ -33,7 +33,8 @@ class ResourceName:
     @classmethod
     def parse(cls, text: str) -> Self:
         domain, slash, name = text.partition("/")
-        if not slash or not _DOMAIN.fullmatch(domain) or len(domain) > 253:
+        # CDI asks for a letter first, which the kubelet does not.
+        if not slash or not _DOMAIN.fullmatch(domain) or not is_vendor(domain) or len(domain) > 253:
             raise InvalidValue(f"{text!r} is not a resource name: write domain/name, as in nvidia.com/pgpu")
         if problem := alias_problem(name):
             raise InvalidValue(f"{text!r} cannot be a resource and CDI name: {problem}")

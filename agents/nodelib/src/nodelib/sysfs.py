@@ -158,6 +158,14 @@ class Sysfs:
         """Keep the device in D0. Only ever raised to `on`: nobody else's choice is undone by us."""
         self._write(address, self._of(address) / "power/control", "on")
 
+    def write_command(self, address: PciAddress, command: int) -> None:
+        """Set the PCI command register (configuration space offset 4, 16 bits, little-endian; PCI specification)."""
+        path = self._of(address) / "config"
+        try:
+            self._writer.write_config(address, path, 4, command.to_bytes(2, "little"))
+        except OSError as error:
+            raise self._refused(address, path, error) from error
+
     def unbind(self, address: PciAddress, driver: str, timeout_s: float) -> None:
         """Take the device from *driver*. The kernel blocks while somebody uses it."""
         self._write(address, self._pci / "drivers" / driver / "unbind", str(address), timeout_s)
@@ -206,7 +214,9 @@ class Sysfs:
             case errno.EBUSY:
                 return DeviceBusy(address, f"{reason}: it is in use (EBUSY)")
             case errno.EACCES | errno.EPERM:
-                return DeviceError(address, f"{reason} ({error.strerror}): run as root, outside kernel lockdown")
+                lockdown = self.lockdown()
+                remedy = f"kernel lockdown ({lockdown}) is in force" if lockdown else "run as root"
+                return DeviceError(address, f"{reason} ({error.strerror}): {remedy}")
             case errno.EROFS:
                 return DeviceError(
                     address,
