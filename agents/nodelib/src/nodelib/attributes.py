@@ -1,12 +1,18 @@
 """How the text, links and folders of sysfs become values: each parser raises ValueError for what makes no sense."""
 
 import os
+import re
 from pathlib import Path
 
 from nodelib.pci import PciAddress
 
 _PAGE = 4096
 """sysfs gives an attribute in one read of at most one page (Linux, Documentation/filesystems/sysfs.rst)."""
+_DIGITS = 20
+"""As many as the largest number of the kernel has."""
+_SHOWN = 40
+"""How much of a page of garbage a message shows."""
+_HEX = re.compile(r"(0x)?[0-9a-f]{1,6}")
 
 
 def read_text(path: str) -> str:
@@ -78,15 +84,14 @@ def address_or_none(text: str) -> PciAddress | None:
 
 def number_or_none(text: str) -> int | None:
     """*text* as a number as the kernel writes it: ASCII digits, nothing else."""
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
 def parse_hex(text: str) -> int:
     """An id as sysfs writes it: `0x10de`, at most 24 bits (a class)."""
-    value = int(text, 16)
-    if not 0 <= value <= 0xFFFFFF:
-        raise ValueError(f"{text!r} is out of range")
-    return value
+    if not _HEX.fullmatch(text):  # int() alone would also take signs and underscores
+        raise ValueError(f"{text[:_SHOWN]!r} is no hexadecimal id")
+    return int(text, 16)
 
 
 def parse_override(text: str) -> str | None:
@@ -94,18 +99,18 @@ def parse_override(text: str) -> str | None:
 
 
 def parse_numa_node(text: str) -> int | None:
-    node = int(text)
-    return None if node < 0 else node  # -1: the kernel knows none, which is no hint for node 0
+    node = parse_count(text.removeprefix("-"))
+    return None if text.startswith("-") else node  # -1: the kernel knows none, which is no hint for node 0
 
 
 def parse_count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise ValueError(f"{text!r} is negative")
+    count = number_or_none(text)
+    if count is None:
+        raise ValueError(f"{text[:_SHOWN]!r} is no number")
     return count
 
 
 def parse_flag(text: str) -> bool:
     if text not in ("0", "1"):
-        raise ValueError(f"{text!r} is neither 0 nor 1")
+        raise ValueError(f"{text[:_SHOWN]!r} is neither 0 nor 1")
     return text == "1"

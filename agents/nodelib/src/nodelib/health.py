@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from nodelib.inventory import Inventory
+from nodelib.iommu import blocks_group
 from nodelib.pci import ConfigState, PciDevice
 from nodelib.problem import Problem
 
@@ -33,7 +34,7 @@ def node_problems(number: int, functions: Iterable[PciDevice], inventory: Invent
                 f"run: vfio-manager bind --device {function.address}",
             )
             for function in unbound
-            if function.driver is None  # a driver that blocks the group is named by its viability already
+            if not blocks_group(function)  # a driver that blocks the group is named by its viability already
         ]
     if cdevs:
         problems = [_no_cdev(function) for function in functions if function.vfio_cdev is None]

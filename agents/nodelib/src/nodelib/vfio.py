@@ -5,7 +5,7 @@ differ, and a pod's device id always resolves to the device that the kubelet mea
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -80,10 +80,10 @@ def assignable_devices(inventory: Inventory, naming: Naming) -> tuple[Assignable
     All of them, healthy or not, in use or not: capacity must not shrink because a pod runs.
     """
     indices = _physical_indices(inventory)
-    devices = [_device_of_group(group, inventory, naming, indices) for group in inventory.groups]
-    devices += _absent_devices(inventory, naming)
-    present = sorted((device for device in devices if device is not None), key=lambda device: int(device.id))
-    return _without_collisions(present, _taken_numbers(inventory))
+    found = (_device_of_group(group, inventory, naming, indices) for group in inventory.groups)
+    here = [device for device in found if device is not None]
+    devices = (*here, *_absent_devices(inventory, naming, {device.id for device in here}))
+    return _without_collisions(sorted(devices, key=lambda device: int(device.id)), _taken_names(inventory))
 
 
 def without_group(inventory: Inventory) -> tuple[tuple[PciDevice, Problem], ...]:
@@ -167,9 +167,11 @@ def _physical_indices(inventory: Inventory) -> dict[PciAddress, int]:
     return {address: index for index, address in enumerate(sorted(gpus))}
 
 
-def _taken_numbers(inventory: Inventory) -> frozenset[str]:
-    absent = {device.iommu_group for device in inventory.absent if device.iommu_group is not None}
-    return frozenset(str(number) for number in inventory.group_numbers | absent)
+def _taken_names(inventory: Inventory) -> frozenset[str]:
+    """Group numbers, here or gone, and the cdevs of devices that are gone (a rebind may hand N of vfioN out again)."""
+    gone = {device.iommu_group for device in inventory.absent if device.iommu_group is not None}
+    cdevs = (device.vfio_cdev for device in inventory.absent if device.vfio_cdev)
+    return frozenset((*(str(number) for number in inventory.group_numbers | gone), *cdevs))
 
 
 def _without_collisions(devices: Iterable[AssignableDevice], taken: frozenset[str]) -> tuple[AssignableDevice, ...]:
@@ -191,11 +193,11 @@ def _without_collisions(devices: Iterable[AssignableDevice], taken: frozenset[st
     )
 
 
-def _absent_devices(inventory: Inventory, naming: Naming) -> list[AssignableDevice]:
-    here = {group.number for group in inventory.groups}
+def _absent_devices(inventory: Inventory, naming: Naming, here: Collection[str]) -> list[AssignableDevice]:
+    """Devices all of whose GPUs and NVSwitches are gone; a companion may be left in the group."""
     gone: dict[int, list[PciDevice]] = {}
     for device in inventory.absent:
-        if device.iommu_group is not None and device.iommu_group not in here:
+        if device.iommu_group is not None and str(device.iommu_group) not in here:
             gone.setdefault(device.iommu_group, []).append(device)
     return [
         AssignableDevice(

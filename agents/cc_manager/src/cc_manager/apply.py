@@ -1,0 +1,110 @@
+"""Carry out a change of mode: phase by phase, the devices of a phase at the same time, what fails put back."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import assert_never
+
+from cc_manager.access import Access
+from cc_manager.mode import CcMode
+from cc_manager.observation import Observation
+from cc_manager.observe import AT_ONCE
+from cc_manager.plan import Phase, Plan, Reset, Stage, Step, Verify
+from nodelib.errors import DeviceError
+from nodelib.pci import PciAddress
+from nodelib.sysfs import Sysfs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A device on which a step failed."""
+
+    address: PciAddress
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.reason}"
+
+
+class Transition:
+    """One change of mode on the devices of *observations*, which were looked at just before."""
+
+    def __init__(
+        self, access: Access, sysfs: Sysfs, observations: Iterable[Observation], *, reset_timeout_s: float
+    ) -> None:
+        self._access = access
+        self._sysfs = sysfs
+        self._devices: Mapping[PciAddress, Observation] = {one.address: one for one in observations}
+        self._reset_timeout_s = reset_timeout_s
+
+    def carry_out(self, plan: Plan, stopped: Callable[[], bool] = lambda: False) -> tuple[Failure, ...]:
+        """Do all phases, or those before the first in which a device fails; then put the staged knobs back.
+
+        Staged knobs take effect at any reset, and VFIO resets a device whenever a VM opens or closes it: left behind,
+        they would switch the next VM's GPU silently.
+        """
+        for phase in plan.phases:
+            if stopped():
+                return (*self.put_back(plan.mode), *self._stopped(phase))
+            if failures := self._run(phase):
+                return (*failures, *self.put_back(plan.mode))
+        return ()
+
+    def put_back(self, mode: CcMode) -> tuple[Failure, ...]:
+        """Stage on every device the mode that is in force there; the devices on which that fails."""
+        failures = self._in_parallel([one.address for one in self._devices.values() if one.part], self._put_back)
+        return tuple(Failure(f.address, f"mode {mode} may still be staged: {f.reason}") for f in failures)
+
+    def _run(self, phase: Phase) -> tuple[Failure, ...]:
+        steps = {step.address: step for step in phase}
+        return self._in_parallel(list(steps), lambda address: self._apply(steps[address]))
+
+    def _apply(self, step: Step) -> None:
+        log.info("%s", step)
+        part = self._devices[step.address].part
+        if part is None:
+            raise DeviceError(step.address, "its mode cannot be set")
+        match step:
+            case Stage(address, mode):
+                with self._access.opened(address, part) as device:
+                    device.stage(mode)
+            case Reset(address):
+                self._access.check_idle(address)  # a VM may have opened it since it was staged
+                self._sysfs.reset(address, self._reset_timeout_s)
+            case Verify(address, mode):
+                with self._access.opened(address, part) as device:
+                    device.prepare()
+                    device.wait_for_boot()
+                    device.verify(mode)
+            case _:
+                assert_never(step)
+
+    def _put_back(self, address: PciAddress) -> None:
+        one = self._devices[address]
+        if one.part is None or one.in_use:
+            return
+        with self._access.opened(address, one.part) as device:
+            device.prepare()
+            device.wait_for_boot()
+            if writes := device.restore_staged(device.active_mode()):
+                log.info("put %d knobs of %s back to its active mode", len(writes), address)
+
+    def _in_parallel(self, addresses: list[PciAddress], do: Callable[[PciAddress], None]) -> tuple[Failure, ...]:
+        def attempt(address: PciAddress) -> Failure | None:
+            try:
+                do(address)
+            except DeviceError as error:
+                log.warning("%s", error)
+                return Failure(address, error.reason)
+            return None
+
+        if not addresses:
+            return ()
+        with ThreadPoolExecutor(min(AT_ONCE, len(addresses)), thread_name_prefix="mode") as pool:
+            return tuple(failure for failure in pool.map(attempt, addresses) if failure is not None)
+
+    def _stopped(self, phase: Phase) -> tuple[Failure, ...]:
+        return tuple(Failure(step.address, f"stopped before: {step}") for step in phase[:1])

@@ -1,0 +1,59 @@
+"""What can go wrong between cc-manager and one device, on top of the errors of nodelib.
+
+DeviceError               (nodelib) names the PCI address
+├── UnsupportedDevice     its chip, or this mode on it, is not supported: exit code 3
+├── Bar0Refused           the kernel does not let us map its registers
+├── BusError              its internal bus answered with an error marker
+├── FaultyDevice          it is in recovery mode or has a security fault: nothing may be written to it
+└── FirmwareError         its firmware did not do what was asked
+    ├── NotAllowedInBand  only the baseboard controller may change this knob
+    └── NotBooted         its boot is not complete
+FspFault                  why one exchange failed; `prc` makes it a FirmwareError, so nobody else sees it
+"""
+
+from nodelib.errors import DeviceError, NotSupported
+from nodelib.pci import PciAddress
+
+
+class UnsupportedDevice(DeviceError):
+    """The device cannot do it, whatever is tried."""
+
+    exit_code = NotSupported.exit_code
+
+
+class Bar0Refused(DeviceError):
+    """BAR0 cannot be mapped."""
+
+
+class BusError(DeviceError):
+    """A register read 0xbadf....: the internal bus could not reach it."""
+
+
+class FaultyDevice(DeviceError):
+    """The device asks for repair; it is reported and nothing is written."""
+
+
+class FirmwareError(DeviceError):
+    """The firmware refused, or did not answer, what was *asked* of it (a verb phrase: `read knob 8`)."""
+
+    def __init__(
+        self, address: PciAddress, asked: str, reason: str, *, code: int | None = None, remedy: str = ""
+    ) -> None:
+        super().__init__(address, f"could not {asked}: {reason}" + (f"; {remedy}" if remedy else ""))
+        self.asked = asked
+        self.why = reason
+        """The reason alone, for a sentence of another error."""
+        self.code = code
+        """The FSP's error code, where it answered with one."""
+
+
+class NotAllowedInBand(FirmwareError):
+    """The host may not change this knob; only the baseboard controller can."""
+
+
+class NotBooted(FirmwareError):
+    """The device's boot is not complete, so its mode register means nothing yet."""
+
+
+class FspFault(Exception):
+    """Why one exchange with the FSP failed, said without the device and the question."""

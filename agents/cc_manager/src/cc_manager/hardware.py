@@ -1,0 +1,199 @@
+"""One device whose mode can be set: look at it, stage a mode in its firmware, wait for its boot, verify.
+
+Resets, power and PCI configuration are not done here: they go through sysfs.
+"""
+
+from collections.abc import Iterable
+
+from cc_manager.chips import BOOT_COMPLETE, IDENTITY, SECURITY_FAULTS, Part
+from cc_manager.clock import Clock
+from cc_manager.emem import Emem
+from cc_manager.errors import FaultyDevice, FirmwareError, NotAllowedInBand, NotBooted, UnsupportedDevice
+from cc_manager.knobs import (
+    PERMISSION_OF,
+    Knob,
+    KnobWrite,
+    Targets,
+    forbidden_writes,
+    knob_writes,
+    knobs_to_read,
+    missing_knobs,
+    permissions_to_read,
+    staged_mode,
+)
+from cc_manager.mode import CcMode, ModeBits
+from cc_manager.prc import Prc, no_such_knob
+from cc_manager.registers import CheckedRegisters, Registers, is_bus_error
+from nodelib.pci import PciAddress
+
+BOOT_POLL_S = 0.010
+
+
+class Device:
+    """The device at *address*, a *part*, behind *registers*; for one thread.
+
+    `identify`, `is_booted`, `active_mode` and `verify` only read. Whatever talks to the firmware writes registers, if
+    only to ask: never on a device in use. Every method may raise DeviceGone, BusError or FaultyDevice.
+    """
+
+    def __init__(self, address: PciAddress, part: Part, registers: Registers, clock: Clock | None = None) -> None:
+        self.address = address
+        self.part = part
+        self._clock = clock or Clock()
+        self._registers = CheckedRegisters(address, registers)
+        self._transport = Emem(self._registers, self._clock)
+        self._prc = Prc(address, self._transport)
+        self._is_prepared = False
+
+    # --- only reads
+
+    def identify(self) -> int:
+        """The identity register. Raises FaultyDevice, or UnsupportedDevice for another chip than the part's."""
+        identity = self._registers.read_marker32(IDENTITY)
+        if identity in SECURITY_FAULTS:
+            raise FaultyDevice(
+                self.address,
+                f"it has a security fault (identity reads {identity:#010x}, code: {self.part.security_fault_code}); "
+                "nothing is written to it: power-cycle the node, and have the device replaced if the fault stays",
+            )
+        if is_bus_error(identity):
+            raise self._registers.bus_error(IDENTITY, identity)
+        if identity == 0 and self.part.zero_identity_is_recovery:
+            raise self._in_recovery("its identity reads 0")
+        if self.part.identity not in (None, identity):
+            raise UnsupportedDevice(
+                self.address, f"it is not {self.part.name} (identity {identity:#010x}); nothing is written to it"
+            )
+        return identity
+
+    def is_booted(self) -> bool:
+        """Whether the boot is complete; an error marker of the internal bus means "not yet"."""
+        return self._registers.read_marker32(self.part.boot_complete) == BOOT_COMPLETE
+
+    def wait_for_boot(self, timeout_s: float | None = None) -> None:
+        """Wait, after `prepare` where the device was reset. Raises NotBooted after *timeout_s* (None: the part's)."""
+        limit_s = self.part.boot_timeout_s if timeout_s is None else timeout_s
+        if not self._clock.wait_until(self.is_booted, limit_s, BOOT_POLL_S):
+            raise self._not_booted("bring it up", f" after {limit_s:g} s")
+
+    def active_mode(self) -> ModeBits:
+        """The mode in force since the last reset. Raises NotBooted: until then the register reads 0, which is `off`."""
+        self.identify()  # another generation of switch has other things at these offsets
+        if not self.is_booted():
+            raise self._not_booted("read its active mode")
+        return self.part.mode_bits({offset: self._registers.read32(offset) for offset in self.part.mode_registers})
+
+    def verify(self, mode: CcMode) -> ModeBits:
+        """The active mode, which must be what a device of this part shows on a node in *mode*."""
+        active = self.active_mode()
+        if active.mode is not (wanted := self.part.shown_mode(mode)):
+            raise FirmwareError(self.address, f"set mode {wanted}", f"the mode register reads {active}")
+        return active
+
+    # --- writes registers
+
+    def prepare(self) -> None:
+        """Make the device ready to be asked: once after opening, and after every reset, before waiting for its boot."""
+        self._refuse_faulty()
+        for offset, value in self.part.bus_setup:
+            self._registers.write32(offset, value)
+        self._transport.close()
+        self._is_prepared = True
+
+    def read_knobs(self, knobs: Iterable[Knob] = tuple(Knob)) -> dict[Knob, int | None]:
+        """The staged values of *knobs*, None for those that the firmware does not have."""
+        self._reach_firmware()
+        return self._read(knobs)
+
+    def staged_mode(self) -> ModeBits:
+        """The mode that the next reset will put in force, whoever causes it."""
+        values = self.read_knobs(self.part.staged_knobs)
+        for knob, value in values.items():
+            if value is None and knob is not Knob.PPCIE:
+                raise no_such_knob(self.address, f"read {knob.text}")
+        return staged_mode(values)
+
+    def stage(self, mode: CcMode) -> Targets:
+        """Have the firmware put *mode* in force at the next reset; the knobs that were changed for it.
+
+        Nothing is written unless all of it may be, and every knob written is read back. After an error some may be
+        staged: `restore_staged` before anybody else can cause a reset.
+        """
+        targets = self.part.targets(self.address, mode)
+        self._reach_firmware()
+        writes = self._writes_for(targets)
+        for write in writes:
+            self._prc.write_knob(write)
+        staged = self._read(write.knob for write in writes)
+        for write in writes:
+            if staged[write.knob] != write.value:
+                raise FirmwareError(self.address, str(write), f"it reads {staged[write.knob]} afterwards")
+        return writes
+
+    def restore_staged(self, active: ModeBits) -> Targets:
+        """Put the knobs back to the *active* mode, so that no reset (VFIO does one at each open) changes it.
+
+        An invalid active state is never staged again: such a device is left with `off` staged.
+        """
+        return self.stage(active.mode or CcMode.OFF)
+
+    # --- how
+
+    def _reach_firmware(self) -> None:
+        """Bring the device to where its firmware can be asked, and where that is allowed."""
+        if self._is_prepared:
+            self._refuse_faulty()
+        else:
+            self.prepare()
+        try:
+            self.wait_for_boot()
+        except NotBooted:
+            # The FSP boots first and may still answer, which is enough to mend a setting that spoils the boot.
+            try:
+                self._prc.read_knob(Knob.CC)
+            except FirmwareError as silent:
+                raise self._not_booted("reach its firmware", f", and {silent.why}") from silent
+
+    def _writes_for(self, targets: Targets) -> Targets:
+        """The writes that *targets* need, once it is known that all of them can be done."""
+        current = self._read(knobs_to_read(targets))
+        if missing := missing_knobs(targets, current):
+            raise no_such_knob(self.address, f"set {missing[0].text}")
+        writes = knob_writes(targets, current)
+        if forbidden := forbidden_writes(writes, self._read(permissions_to_read(writes))):
+            raise self._not_allowed(forbidden[0])
+        return writes
+
+    def _read(self, knobs: Iterable[Knob]) -> dict[Knob, int | None]:
+        return {knob: self._prc.read_knob(knob) for knob in knobs}
+
+    def _refuse_faulty(self) -> None:
+        self.identify()
+        word = self._registers.read_marker32(self.part.recovery.offset)
+        # Until the internal bus is set up the flag may be out of reach: then only the identity speaks.
+        if not is_bus_error(word) and self.part.recovery.of(word):
+            raise self._in_recovery(f"register {self.part.recovery.offset:#x} reads {word:#010x}")
+
+    def _in_recovery(self, sign: str) -> FaultyDevice:
+        return FaultyDevice(
+            self.address,
+            f"it is in recovery mode ({sign}); nothing is written to it: restore its firmware or power-cycle the node",
+        )
+
+    def _not_booted(self, asked: str, more: str = "") -> NotBooted:
+        offset = self.part.boot_complete
+        word = self._registers.read_marker32(offset)
+        return NotBooted(
+            self.address,
+            asked,
+            f"its boot is not complete{more} (register {offset:#x} reads {word:#x} and not {BOOT_COMPLETE:#x})",
+            remedy="reset the device, or power-cycle the node if that does not help",
+        )
+
+    def _not_allowed(self, write: KnobWrite) -> NotAllowedInBand:
+        return NotAllowedInBand(
+            self.address,
+            str(write),
+            f"the host may not change it ({PERMISSION_OF[write.knob].text} is 0)",
+            remedy="only the baseboard controller (BMC) can: set it there, or allow it in band there",
+        )

@@ -1,0 +1,139 @@
+"""The node object in the API server: read, patched, watched; and where the API server is."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+from cc_manager.labels import NodeView, Publication
+from nodelib.errors import InvalidValue
+from nodelib.kube import UNREACHABLE, ApiAccess, ApiError, Kube, Watch, in_cluster_access
+
+log = logging.getLogger(__name__)
+
+WATCH_S = 300.0
+_RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class KubeNode:
+    """The node that we run on, as the API server has it."""
+
+    def __init__(self, kube: Kube, name: str) -> None:
+        self._kube = kube
+        self._name = name
+        self._path = f"/api/v1/nodes/{name}"
+        self._version = ""
+        self._known: NodeView | None = None
+        self._open: Watch | None = None
+
+    def view(self) -> NodeView:
+        """Its labels and annotations now. Raises ApiError."""
+        self._known = _view(self._kube.get(self._path))
+        return self._known
+
+    def publish(self, publication: Publication, seen: NodeView) -> NodeView:
+        """Make the node say *publication*, by a merge patch of what differs from *seen*; its metadata afterwards.
+
+        Raises ApiError.
+        """
+        patch = publication.patch(seen)
+        if patch is not None:
+            self._known = seen = _view(self._kube.patch(self._path, patch))
+        return seen
+
+    def watch(self, on_change: Callable[[str], None], stop: threading.Event) -> None:
+        """Call *on_change* when labels or annotations become other than we know, until *stop*; no failure ends it."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                for view in self._views():
+                    failures = 0
+                    if view != self._known:
+                        on_change(f"labels of node {self._name}")
+            except ApiError as error:
+                if stop.is_set():
+                    return
+                self._version = ""  # list anew: only then is it sure that nothing was missed
+                pause_s = error.retry_after_s or _RETRY_S[min(failures, len(_RETRY_S) - 1)]
+                failures += 1
+                log.warning("%s; the label is watched again in %g s", error, pause_s)
+                stop.wait(pause_s)
+
+    def stop_watching(self) -> None:
+        """End a watch that is open; its thread is blocked in a read."""
+        if self._open is not None:
+            self._open.cut()
+
+    def _views(self) -> Iterator[NodeView]:
+        """The node now where it was not listed yet, then at each change, until the server ends the watch."""
+        query = {"fieldSelector": f"metadata.name={self._name}"}
+        if not self._version:
+            listed = self._kube.get("/api/v1/nodes", query)
+            self._version = _text(listed, "metadata", "resourceVersion")
+            items = listed.get("items")
+            if isinstance(items, list) and items:
+                yield _view(items[0])
+        with self._kube.watch("/api/v1/nodes", {**query, "resourceVersion": self._version}, WATCH_S) as watch:
+            self._open = watch
+            try:
+                for event in watch:
+                    if (view := self._take(event)) is not None:
+                        yield view
+            finally:
+                self._open = None
+
+    def _take(self, event: Mapping[str, object]) -> NodeView | None:
+        """The node that *event* carries, None for a bookmark. Raises ApiError for an error event."""
+        node = event.get("object")
+        if not isinstance(node, dict):
+            raise ApiError(UNREACHABLE, "the API server sent a watch event without an object")
+        if event.get("type") == "ERROR":
+            code = node.get("code")
+            status = code if isinstance(code, int) else UNREACHABLE
+            # 410: the version is older than the server remembers; nothing is wrong, the list is read again at once.
+            raise ApiError(status, f"the watch ended ({node.get('message', 'no reason given')})", 0.01)
+        self._version = _text(node, "metadata", "resourceVersion") or self._version
+        return None if event.get("type") == "BOOKMARK" else _view(node)
+
+
+def open_kube(kubeconfig: str | None) -> Kube:
+    """The API server that a pod's service account names, or *kubeconfig*. Raises InvalidValue or NotSupported."""
+    return Kube(_kubeconfig_access(kubeconfig) if kubeconfig else in_cluster_access())
+
+
+def _kubeconfig_access(path: str) -> ApiAccess:
+    """The current context of a kubeconfig file, whatever way of logging in it uses."""
+    # The full client (44 MiB) reads kubeconfig files with all their ways of logging in; nothing else of it is used.
+    from kubernetes import client, config
+
+    configuration = client.Configuration()
+    try:
+        config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]  # untyped library
+    except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidValue(f"kubeconfig {path} cannot be used: {error}") from error
+    _, _, token = (configuration.get_api_key_with_prefix("authorization") or "").rpartition(" ")
+    return ApiAccess(
+        configuration.host,
+        ca_file=configuration.ssl_ca_cert,
+        token=token or None,
+        cert_file=configuration.cert_file,
+        key_file=configuration.key_file,
+        verify=configuration.verify_ssl,
+    )
+
+
+def _text(document: Mapping[str, object], *keys: str) -> str:
+    value: object = document
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _view(node: Mapping[str, object]) -> NodeView:
+    metadata = node.get("metadata")
+    if not isinstance(metadata, dict):
+        raise ApiError(UNREACHABLE, "the API server answered with a node that has no metadata")
+    return NodeView(_texts(metadata.get("labels")), _texts(metadata.get("annotations")))
+
+
+def _texts(value: object) -> dict[str, str]:
+    return {str(key): str(text) for key, text in value.items()} if isinstance(value, dict) else {}

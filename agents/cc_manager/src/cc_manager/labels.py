@@ -1,0 +1,117 @@
+"""What the node's labels and annotations say, and what we have them say. Pure.
+
+Keys and values: facts/labels-and-settings.md; they are shared with manifests and tools in the field.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from cc_manager.mode import CcMode, parse_mode
+from cc_manager.observation import Observation, Verified
+from nodelib.errors import InvalidValue
+from nodelib.pci import PciAddress
+
+MODE = "nvidia.com/cc.mode"
+STATE = "nvidia.com/cc.mode.state"
+READY = "nvidia.com/cc.ready.state"
+MESSAGE = "nvidia.com/cc.mode.message"
+DEVICES = "nvidia.com/cc.mode.devices"
+FAILED = "failed"
+
+_READY_VALUES = {CcMode.ON: "true", CcMode.PPCIE: "true", CcMode.OFF: "false", CcMode.DEVTOOLS: ""}
+"""Both `true` and `false` mean "verified"; devtools is for nobody's workload."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """The node's metadata as it was read."""
+
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What the node is to say about its mode; None leaves a key as it is."""
+
+    state: str | None
+    ready: str
+    message: str
+    devices: str | None = None
+
+    def patch(self, seen: NodeView) -> dict[str, object] | None:
+        """The merge patch that makes it so, None if the node says it already."""
+        labels = {STATE: self.state, READY: self.ready}
+        annotations = {MESSAGE: self.message, DEVICES: self.devices}
+        changed = {key: value for key, value in labels.items() if value is not None and seen.labels.get(key) != value}
+        notes = {key: v for key, v in annotations.items() if v is not None and seen.annotations.get(key) != v}
+        metadata = {name: part for name, part in (("labels", changed), ("annotations", notes)) if part}
+        return {"metadata": metadata} if metadata else None
+
+
+def desired_mode(labels: Mapping[str, str], default: CcMode, *, host_capable: bool) -> CcMode:
+    """The mode that the label asks for; without one the default, which is `off` where the CPU has no TEE.
+
+    Raises InvalidValue for a value that is no mode.
+    """
+    text = labels.get(MODE, "")
+    if not text:
+        return default if host_capable else CcMode.OFF
+    try:
+        return parse_mode(text)
+    except InvalidValue as error:
+        raise InvalidValue(f"label {MODE}: {error}") from error
+
+
+def succeeded(mode: CcMode, devices: str, count: int) -> Publication:
+    """Every device was verified in *mode*."""
+    return Publication(mode.value, _READY_VALUES[mode], f"{count} devices verified in mode {mode}", devices)
+
+
+def changing(mode: CcMode) -> Publication:
+    """A change begins: nothing may be scheduled from here on. Never `false`, which attracts plain Kata pods."""
+    return Publication(None, "", f"changing to mode {mode}")
+
+
+def waiting(mode: CcMode, reason: str) -> Publication:
+    """The change waits; the last verified mode stays published."""
+    return Publication(None, "", f"waiting to change to mode {mode}: {reason}")
+
+
+def failed(reason: str, devices: str | None = None) -> Publication:
+    """The node is not in the mode that it should be in."""
+    return Publication(FAILED, "", reason, devices)
+
+
+def format_verified(
+    observations: Iterable[Observation], known: Mapping[PciAddress, Verified], *, boot_id: str, now: str
+) -> str:
+    """The devices annotation: each device's mode and when it was verified; an entry that still holds keeps its time."""
+    entries: dict[str, dict[str, str]] = {}
+    for one in observations:
+        if one.active is None or one.active.mode is None:
+            continue
+        entry = Verified(one.active.mode, now, boot_id)
+        before = known.get(one.address)
+        if before is not None and (before.mode, before.boot_id) == (entry.mode, entry.boot_id):
+            entry = before
+        entries[str(one.address)] = {key: str(value) for key, value in asdict(entry).items()}
+    return json.dumps(entries, sort_keys=True, separators=(",", ":"))
+
+
+def parse_verified(text: str | None) -> dict[PciAddress, Verified]:
+    """The entries of the devices annotation; whatever in it makes no sense counts as not there."""
+    try:
+        entries = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    found: dict[PciAddress, Verified] = {}
+    for address, entry in entries.items() if isinstance(entries, dict) else ():
+        try:
+            found[PciAddress.parse(address)] = Verified(
+                parse_mode(entry["mode"]), str(entry["time"]), str(entry["boot_id"])
+            )
+        except (ValueError, TypeError, KeyError, InvalidValue):
+            continue
+    return found

@@ -1,0 +1,50 @@
+"""What is known of each device's mode at one moment. Pure."""
+
+from dataclasses import dataclass
+
+from cc_manager.chips import Part
+from cc_manager.mode import CcMode, ModeBits
+from nodelib.pci import PciAddress, PciDevice
+from nodelib.problem import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The mode in which a device was last verified; true for as long as it is in use, within that boot only.
+
+    A device that a VM has open cannot change its mode: VFIO resets it when it is opened and closed, and what those
+    resets put in force was staged, and staged equals active before anybody may open it.
+    """
+
+    mode: CcMode
+    time: str
+    """UTC, as in RFC 3339."""
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One GPU or NVSwitch, and the mode that it is in."""
+
+    device: PciDevice
+    part: Part | None
+    """None: a device whose mode cannot be set."""
+    in_use: bool
+    active: ModeBits | None = None
+    """None: not known, and `problem` says why."""
+    staged: ModeBits | None = None
+    """None: the firmware was not asked."""
+    source: str = "-"
+    """Where `active` comes from: `BAR0`, or the last verification for a device in use."""
+    problem: Problem | None = None
+
+    @property
+    def address(self) -> PciAddress:
+        return self.device.address
+
+    def is_in(self, mode: CcMode) -> bool:
+        """Whether the device is known to show what it must on a node in *mode*, now and after its next reset."""
+        if self.part is None or self.active is None:
+            return False
+        wanted = self.part.shown_mode(mode)
+        return self.active.mode is wanted and (self.staged is None or self.staged.mode is wanted)

@@ -1,0 +1,80 @@
+"""Look at the mode of every device, all at once, without disturbing any that is in use."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from cc_manager.access import Access
+from cc_manager.chips import part_of
+from cc_manager.errors import UnsupportedDevice
+from cc_manager.mode import ModeBits
+from cc_manager.observation import Observation, Verified
+from nodelib.errors import DeviceError
+from nodelib.inventory import Inventory, is_in_use
+from nodelib.nvidia import is_assignable_kind
+from nodelib.pci import PciAddress, PciDevice
+from nodelib.problem import Problem
+
+AT_ONCE = 32
+"""Devices that are worked on at the same time: more than any node has."""
+
+
+def observe(
+    inventory: Inventory,
+    access: Access,
+    verified: Mapping[PciAddress, Verified],
+    *,
+    boot_id: str,
+    wake: bool,
+    knobs: bool,
+) -> tuple[Observation, ...]:
+    """Every GPU and NVSwitch with its mode: read from idle ones, remembered (*verified*) for those in use.
+
+    *wake*: whether sleeping devices may be woken for it. *knobs*: whether the firmware is asked for what is staged.
+    """
+    chosen = [
+        _begin(device, inventory, verified, boot_id) for device in inventory.devices if is_assignable_kind(device)
+    ]
+    if not chosen:
+        return ()
+    with ThreadPoolExecutor(min(AT_ONCE, len(chosen)), thread_name_prefix="observe") as pool:
+        return tuple(pool.map(lambda one: _look(one, access, wake=wake, knobs=knobs), chosen))
+
+
+def _begin(
+    device: PciDevice, inventory: Inventory, verified: Mapping[PciAddress, Verified], boot_id: str
+) -> Observation:
+    try:
+        part = part_of(device)
+    except UnsupportedDevice as error:
+        return Observation(device, None, in_use=False, problem=Problem("unsupported", str(error)))
+    if device.driver is not None and not device.is_on_vfio_driver:
+        problem = Problem(
+            "not-bound",
+            f"{device.address} is held by driver {device.driver}",
+            f"bind it first: vfio-manager bind --device {device.address}",
+        )
+        return Observation(device, part, in_use=False, problem=problem)
+    if not is_in_use(inventory, device):
+        return Observation(device, part, in_use=False)
+    known = verified.get(device.address)
+    if known is None or known.boot_id != boot_id:
+        return Observation(device, part, in_use=True, source="in use, never verified since the node booted")
+    return Observation(
+        device, part, in_use=True, active=ModeBits.of(known.mode), source=f"in use, verified at {known.time}"
+    )
+
+
+def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Observation:
+    if one.problem or one.in_use or one.part is None:
+        return one
+    try:
+        with access.opened(one.address, one.part, wake=wake) as device:
+            if wake:
+                device.prepare()
+                device.wait_for_boot()
+            active = device.active_mode()
+            staged = device.staged_mode() if knobs else None
+    except DeviceError as error:
+        return replace(one, problem=Problem("unreadable", str(error)))
+    return replace(one, active=active, staged=staged, source="BAR0")
