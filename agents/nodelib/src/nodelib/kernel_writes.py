@@ -45,12 +45,14 @@ class KernelWriter:
             answer, _ = child.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             child.kill()
+            if child.stdout:
+                child.stdout.close()
             with self._lock:
                 self._abandoned[address] = child
             raise DeviceHung(
                 address,
                 f"the kernel did not finish the write to {path} within {timeout_s:g} s; it may still hold the "
-                "device: see the kernel log and `cat /proc/PID/stack` of the blocked process",
+                f"device: see the kernel log and `cat /proc/{child.pid}/stack`",
             ) from None
         if answer == b"0":
             return
@@ -79,5 +81,3 @@ class KernelWriter:
             if child.poll() is None:
                 raise DeviceHung(address, f"the kernel still holds an earlier write (process {child.pid})")
             del self._abandoned[address]
-            if child.stdout:
-                child.stdout.close()
