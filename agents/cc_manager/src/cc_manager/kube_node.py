@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 
 from cc_manager.labels import NodeView, Publication
-from nodelib.errors import InvalidValue
+from nodelib.errors import InvalidValue, NotSupported
 from nodelib.kube import UNREACHABLE, ApiAccess, ApiError, Kube, Watch, in_cluster_access
 
 log = logging.getLogger(__name__)
@@ -103,8 +103,12 @@ def open_kube(kubeconfig: str | None) -> Kube:
 def _kubeconfig_access(path: str) -> ApiAccess:
     """The current context of a kubeconfig file, whatever way of logging in it uses."""
     # The full client (44 MiB) reads kubeconfig files with all their ways of logging in; nothing else of it is used.
-    from kubernetes import client, config
-
+    try:
+        from kubernetes import client, config
+    except ImportError:
+        raise NotSupported(
+            f"kubeconfig {path} cannot be read by this installation: install cgpu-cc-manager[kubeconfig]"
+        ) from None
     configuration = client.Configuration()
     try:
         config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]  # untyped library
