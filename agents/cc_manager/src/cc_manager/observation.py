@@ -34,8 +34,10 @@ class Observation:
     """None: not known, and `problem` says why."""
     staged: ModeBits | None = None
     """None: the firmware was not asked."""
-    source: str = "-"
-    """Where `active` comes from: `BAR0`, or the last verification for a device in use."""
+    source: str = ""
+    """Where `active` comes from: `BAR0`, or `label` (our annotation) for a device in use."""
+    verified_at: str = ""
+    """For a device in use: when it was last verified; empty where it never was since the node booted."""
     problem: Problem | None = None
 
     @property

@@ -59,10 +59,9 @@ def _begin(
         return Observation(device, part, in_use=False)
     known = verified.get(device.address)
     if known is None or known.boot_id != boot_id:
-        return Observation(device, part, in_use=True, source="in use, never verified since the node booted")
-    return Observation(
-        device, part, in_use=True, active=ModeBits.of(known.mode), source=f"in use, verified at {known.time}"
-    )
+        return Observation(device, part, in_use=True)
+    active = ModeBits.of(known.mode)
+    return Observation(device, part, in_use=True, active=active, source="label", verified_at=known.time)
 
 
 def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Observation:

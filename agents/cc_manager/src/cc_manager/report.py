@@ -5,13 +5,12 @@ from collections.abc import Iterable
 from cc_manager.observation import Observation
 from cc_manager.plan import Plan
 from nodelib.nvidia import chip_of, kind_of, model_of
-from nodelib.output import Report
+from nodelib.output import Report, grouped
 
 COLUMNS = {
     "address": "ADDRESS",
     "kind": "KIND",
     "model": "MODEL",
-    "chip": "CHIP",
     "driver": "DRIVER",
     "in_use": "USED",
     "active_mode": "MODE",
@@ -23,7 +22,7 @@ COLUMNS = {
 def status(observations: Iterable[Observation]) -> Report:
     """Every GPU and NVSwitch with its mode, and below why one is not known."""
     rows = []
-    notes = []
+    reasons: list[tuple[object, str]] = []
     for one in observations:
         chip = chip_of(one.device)
         rows.append(
@@ -37,12 +36,17 @@ def status(observations: Iterable[Observation]) -> Report:
                 "active_mode": str(one.active) if one.active else None,
                 "staged_mode": str(one.staged) if one.staged else None,
                 "source": one.source,
+                "verified_at": one.verified_at,
                 "reason": str(one.problem) if one.problem else None,
             }
         )
         if one.problem:
-            notes.append(str(one.problem))
-    return Report(tuple(rows), COLUMNS, tuple(notes), empty="no NVIDIA GPU on this node")
+            reasons.append((one.address, str(one.problem)))
+        elif one.in_use and one.verified_at:
+            reasons.append((one.address, f"in use and not touched; verified at {one.verified_at}"))
+        elif one.in_use:
+            reasons.append((one.address, "in use and not touched; never verified since the node booted"))
+    return Report(tuple(rows), COLUMNS, grouped(reasons), empty="no NVIDIA GPU on this node")
 
 
 def plan(planned: Plan) -> Report:
@@ -53,7 +57,7 @@ def plan(planned: Plan) -> Report:
         for step in phase
     ]
     notes = [str(problem) for problem in planned.problems]
-    notes += [f"{address}: in use by a virtual machine" for address in planned.busy]
+    notes += grouped((address, "in use by a virtual machine") for address in planned.busy)
     return Report(
         tuple(rows), {"phase": "PHASE", "address": "ADDRESS", "action": "ACTION"}, tuple(notes), empty="nothing to do"
     )

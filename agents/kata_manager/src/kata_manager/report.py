@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from nodelib.output import Report
+from nodelib.output import Report, grouped
 from nodelib.vfio import AssignableDevice
 
 COLUMNS = {"name": "CDI NAME", "further_names": "ALSO", "nodes": "DEVICE NODES", "listed": "LISTED"}
@@ -11,7 +11,7 @@ COLUMNS = {"name": "CDI NAME", "further_names": "ALSO", "nodes": "DEVICE NODES",
 def names(devices: Iterable[AssignableDevice], left_out: Iterable[str]) -> Report:
     """One row per device, listed in a spec or not; the reasons below."""
     rows = []
-    notes = list(left_out)
+    reasons: list[tuple[object, str]] = []
     for device in devices:
         rows.append(
             {
@@ -22,5 +22,7 @@ def names(devices: Iterable[AssignableDevice], left_out: Iterable[str]) -> Repor
                 "reasons": [str(problem) for problem in device.problems],
             }
         )
-        notes += [f"{device.resource}={device.id}: {problem}" for problem in device.problems]
-    return Report(tuple(rows), COLUMNS, tuple(notes), empty="no device can be named: no IOMMU group holds a GPU")
+        reasons += [(f"{device.resource}={device.id}", str(problem)) for problem in device.problems]
+    return Report(
+        tuple(rows), COLUMNS, (*left_out, *grouped(reasons)), empty="no device can be named: no IOMMU group holds a GPU"
+    )

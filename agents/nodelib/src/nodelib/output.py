@@ -3,7 +3,7 @@
 import json
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import click
@@ -41,6 +41,22 @@ def render(report: Report, output: str) -> str:
 def echo(report: Report, output: str) -> None:
     """Print *report* to standard output."""
     click.echo(render(report, output))
+
+
+def grouped(reasons: Iterable[tuple[object, str]]) -> tuple[str, ...]:
+    """One note for all devices that have the same reason: eight GPUs asleep are one thing to know, not eight.
+
+    *reasons* are addresses and texts; texts that differ only by their device's address count as the same.
+    """
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for address, text in reasons:
+        groups.setdefault(text.replace(str(address), "*"), []).append((str(address), text))
+    notes = []
+    for members in groups.values():
+        address, text = members[0]
+        others = f" and {len(members) - 1} more" if len(members) > 1 else ""
+        notes.append(f"{address}{others}: {text.removeprefix(f'{address}: ')}")
+    return tuple(notes)
 
 
 def sentence(text: str, indent: str = "") -> str:

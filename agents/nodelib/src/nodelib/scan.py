@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 
 from nodelib.errors import DeviceError, DeviceGone
 from nodelib.files import HostRoot
@@ -21,7 +22,6 @@ def scan(sysfs: Sysfs, host: HostRoot, *, with_config: bool = False) -> Inventor
     """
     faults: list[DeviceFault] = []
     devices = _read_devices(sysfs, _nvidia_addresses(sysfs, faults), faults)
-    group_numbers = sysfs.iommu_group_numbers()
     groups = _groups_of(sysfs, devices.values())
     others = {address for group in groups for address in group.members} - set(devices)
     devices |= _read_devices(sysfs, others, faults)
@@ -30,10 +30,10 @@ def scan(sysfs: Sysfs, host: HostRoot, *, with_config: bool = False) -> Inventor
     return Inventory(
         devices=ordered,
         groups=groups,
-        group_numbers=group_numbers,
+        group_numbers=sysfs.iommu_group_numbers() | {group.number for group in groups},
         vfio_groups=sysfs.vfio_group_nodes(),
         dev_vfio=_dev_vfio(host),
-        faults=tuple(faults),
+        faults=tuple(dict.fromkeys(faults)),  # one may be met twice, as NVIDIA's and as a group's member
         config={a: answer.state for a, answer in sysfs.config(devices).items()} if with_config else NO_CONFIG,
     )
 
@@ -45,10 +45,9 @@ def _nvidia_addresses(sysfs: Sysfs, faults: list[DeviceFault]) -> list[PciAddres
             address = PciAddress.parse(name)
             if sysfs.vendor(name) == VENDOR_NVIDIA:
                 found.append(address)
-        except FileNotFoundError:
-            continue  # it left between listing and reading
         except OSError as error:
-            faults.append(DeviceFault(name, f"vendor cannot be read ({error.strerror})"))
+            if name in sysfs.pci_folder_names():  # else it left between listing and reading
+                faults.append(DeviceFault(name, f"vendor cannot be read ({error.strerror})"))
         except ValueError as error:
             faults.append(DeviceFault(name, f"not understood ({error})"))
     return found
@@ -69,8 +68,13 @@ def _read_devices(
 
 
 def _groups_of(sysfs: Sysfs, devices: Iterable[PciDevice]) -> tuple[IommuGroup, ...]:
-    numbers = {device.iommu_group for device in devices}
-    return tuple(sysfs.iommu_group(number) for number in sorted(n for n in numbers if n is not None))
+    """The groups of *devices*, each with those that link to it: a device leaves its group's folder first."""
+    linked: dict[int, set[PciAddress]] = {}
+    for device in devices:
+        if device.iommu_group is not None:
+            linked.setdefault(device.iommu_group, set()).add(device.address)
+    groups = (sysfs.iommu_group(number) for number in sorted(linked))
+    return tuple(replace(group, members=tuple(sorted(linked[group.number].union(group.members)))) for group in groups)
 
 
 def _dev_vfio(host: HostRoot) -> frozenset[str] | None:

@@ -3,7 +3,7 @@
 from nodelib.inventory import Inventory, is_in_use
 from nodelib.iommu import viability_problems
 from nodelib.nvidia import VENDOR_NVIDIA, kind_of, model_of
-from nodelib.output import Report
+from nodelib.output import Report, grouped
 from nodelib.pci import PciDevice
 from vfio_manager.modalias import DriverChoice
 from vfio_manager.plan import Plan
@@ -28,17 +28,17 @@ def status(inventory: Inventory, plan: Plan, choice: DriverChoice) -> Report:
     for row, device in zip(rows, inventory.devices, strict=True):
         row["state"] = _state(device, device.address in planned, device.address in refused)
         row["reason"] = refused.get(device.address)
-    notes = [f"{refusal}" for refusal in plan.refusals]
-    notes += [f"{address}: `vfio-manager bind` would put it on its VFIO driver" for address in sorted(planned)]
-    notes += [str(fault) for fault in inventory.faults]
-    return Report(tuple(rows), STATUS_COLUMNS, tuple(notes), empty="no NVIDIA device on this node")
+    reasons: list[tuple[object, str]] = [(refusal.address, str(refusal.problem)) for refusal in plan.refusals]
+    reasons += [(address, "`vfio-manager bind` would put it on its VFIO driver") for address in sorted(planned)]
+    reasons += [(fault.address, fault.reason) for fault in inventory.faults]
+    return Report(tuple(rows), STATUS_COLUMNS, grouped(reasons), empty="no NVIDIA device on this node")
 
 
 def plan(plan: Plan) -> Report:
     """The steps in order, and what is left alone with the reason."""
     rows = [{"address": str(device.address), "action": str(step)} for device in plan.devices for step in device.steps]
     rows += [{"address": str(refusal.address), "action": "leave alone"} for refusal in plan.refusals]
-    notes = tuple(str(refusal) for refusal in plan.refusals)
+    notes = grouped((refusal.address, str(refusal.problem)) for refusal in plan.refusals)
     return Report(tuple(rows), {"address": "ADDRESS", "action": "ACTION"}, notes, empty="nothing to do")
 
 
