@@ -1,7 +1,8 @@
 """The command line of cc-manager."""
 
 import functools
-import threading
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,10 +28,13 @@ from nodelib.settings import (
 )
 
 if TYPE_CHECKING:
-    from cc_manager.reconcile import ModeSetter, Outcome
+    from cc_manager.setter import ModeSetter, Outcome
     from nodelib.wakeups import Wakeups
 
+log = logging.getLogger(__name__)
 R = TypeVar("R")
+
+_BUSY_POLL_S = 2.0
 
 
 def change_options(function: Callable[..., R]) -> Callable[..., R]:
@@ -97,13 +101,15 @@ def set_mode(ctx: click.Context, /, node: Node, mode: str, settings: Settings, o
     from cc_manager.plan import plan_transition
 
     setter = _setter(ctx, node, settings)
+    if dry_run:
+        echo(report.plan(plan_transition(setter.look(), CcMode(mode))), output)
+        return
     with mode_lock(node.host.resolve(LOCK_FILE)):
-        observations = setter.look() if dry_run else setter.observe({}, knobs=True)
-        planned = plan_transition(observations, CcMode(mode))
-        if dry_run:
-            echo(report.plan(planned), output)
-            return
-        outcome = setter.bring_to(planned, observations, {})
+        outcome = setter.set(CcMode(mode))
+        while outcome.waits:
+            log.info("waiting: %s", "; ".join(outcome.reasons))
+            time.sleep(_BUSY_POLL_S)
+            outcome = setter.set(CcMode(mode))
     echo(report.status(outcome.observations), output)
     _raise_unless_done(outcome)
 
@@ -153,10 +159,7 @@ def run(
 ) -> None:
     """Keep the node in the mode that its label nvidia.com/cc.mode asks for, until told to stop."""
     from cc_manager.kube_node import KubeNode, open_kube
-    from cc_manager.lock import mode_lock
-    from cc_manager.reconcile import UEVENT_SUBSYSTEMS, Reconciler
-    from nodelib.daemon import Daemon
-    from nodelib.running import run_until_stopped
+    from cc_manager.reconcile import Reconciler
     from nodelib.wakeups import Wakeups, stop_on_signals
 
     wakeups = Wakeups()
@@ -165,25 +168,12 @@ def run(
     if "/" in node_name or not node_name:
         raise InvalidValue(f"--node-name {node_name!r} is no node's name")
     kube_node = KubeNode(open_kube(kubeconfig), node_name)
-    reconciler = Reconciler(_setter(ctx, node, settings, wakeups), kube_node)
-    with mode_lock(node.host.resolve(LOCK_FILE)):
-        watcher = threading.Thread(
-            target=kube_node.watch, args=(wakeups.wake, wakeups.stop), name="label-watch", daemon=True
-        )
-        watcher.start()
-        run_until_stopped(
-            Daemon(reconciler.round, wakeups, interval_s=daemon.interval_s),
-            sources=[node.events(wakeups, UEVENT_SUBSYSTEMS)],
-            listen=daemon.listen,
-            prefix="cc_manager",
-            metrics=reconciler.metrics,
-            at_stop=[lambda: watcher.join(1), kube_node.stop_watching, reconciler.ready_file.retract],
-        )
+    Reconciler(_setter(ctx, node, settings, wakeups), kube_node).run(daemon)
 
 
 def _setter(ctx: click.Context, node: Node, settings: Settings, wakeups: "Wakeups | None" = None) -> "ModeSetter":
     from cc_manager.access import Access
-    from cc_manager.reconcile import ModeSetter
+    from cc_manager.setter import ModeSetter
 
     map_words: MapWords = getattr(ctx.obj, "map_words", map_resource)
     return ModeSetter(node, Access(node, map_words), settings, wakeups)

@@ -1,90 +1,31 @@
 """One round of cc-manager: what the label asks for, what the devices are in, the change, and the truth on the node."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cc_manager import labels
-from cc_manager.access import Access
-from cc_manager.apply import Transition
 from cc_manager.host import boot_id, has_tee
 from cc_manager.kube_node import KubeNode
 from cc_manager.labels import NodeView, Publication
-from cc_manager.mode import CcMode
+from cc_manager.lock import mode_lock
 from cc_manager.observation import Observation, Verified
-from cc_manager.observe import observe
 from cc_manager.plan import Plan, plan_transition
-from cc_manager.settings import Settings, WhenBusy
-from nodelib.daemon import RoundResult
+from cc_manager.setter import ModeSetter, Outcome
+from cc_manager.settings import LOCK_FILE
+from nodelib.daemon import Daemon, RoundResult
 from nodelib.errors import InvalidValue
 from nodelib.metrics import Metric, MetricType, counter
-from nodelib.node import Node
 from nodelib.pci import PciAddress
 from nodelib.ready_file import ReadyFile
-from nodelib.wakeups import Wakeups
+from nodelib.running import run_until_stopped
+from nodelib.settings import DaemonSettings
 
 log = logging.getLogger(__name__)
 
 UEVENT_SUBSYSTEMS = ("pci", "vfio")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of bringing the devices to a mode."""
-
-    mode: CcMode
-    observations: tuple[Observation, ...]
-    reasons: tuple[str, ...] = ()
-    """Why not all devices are in the mode; empty if they are."""
-    waits: bool = False
-    """Whether only a device in use is in the way."""
-
-    @property
-    def ok(self) -> bool:
-        return not self.reasons
-
-
-class ModeSetter:
-    """Brings a node's devices to a mode, with or without Kubernetes."""
-
-    def __init__(self, node: Node, access: Access, settings: Settings, wakeups: Wakeups | None = None) -> None:
-        self.node = node
-        self.settings = settings
-        self._access = access
-        self._wakeups = wakeups or Wakeups()
-
-    def observe(self, verified: dict[PciAddress, Verified], *, knobs: bool) -> tuple[Observation, ...]:
-        """The mode of every device now; idle ones are woken for it."""
-        this_boot = boot_id(self.node.host)
-        return observe(self.node.scan(), self._access, verified, boot_id=this_boot, wake=True, knobs=knobs)
-
-    def look(self) -> tuple[Observation, ...]:
-        """The same without a single write, for `status`."""
-        return observe(self.node.scan(), self._access, {}, boot_id="", wake=False, knobs=False)
-
-    def bring_to(
-        self, plan: Plan, observations: tuple[Observation, ...], verified: dict[PciAddress, Verified]
-    ) -> Outcome:
-        """Carry *plan* out and read back what came of it."""
-        mode = plan.mode
-        if plan.problems:
-            return Outcome(mode, observations, tuple(str(problem) for problem in plan.problems))
-        if plan.busy:
-            names = ", ".join(str(address) for address in plan.busy)
-            waits = self.settings.when_busy is WhenBusy.WAIT
-            return Outcome(mode, observations, (f"in use by a virtual machine: {names}",), waits)
-        if plan.is_done:
-            return Outcome(mode, observations)
-        transition = Transition(
-            self._access, self.node.sysfs, observations, reset_timeout_s=self.settings.reset_timeout_s
-        )
-        failures = transition.carry_out(plan, self._wakeups.stop.is_set)
-        after = self.observe(verified, knobs=True)
-        reasons = [str(failure) for failure in failures]
-        if not reasons:
-            reasons = [_still(one) for one in after if not one.is_in(mode)]
-        return Outcome(mode, after, tuple(reasons))
 
 
 @dataclass
@@ -105,7 +46,27 @@ class Reconciler:
         self._kube_node = kube_node
         self._settings = setter.settings
         self._counts = _Counts()
-        self.ready_file = ReadyFile(setter.node.host, setter.settings.ready_file)
+        self._ready_file = ReadyFile(setter.node.host, setter.settings.ready_file)
+
+    def run(self, daemon: DaemonSettings) -> None:
+        """Rounds until the wake-ups' stop event; devices, labels and modes then stay as they are.
+
+        Raises NodeError if another cc-manager of this node is at work.
+        """
+        wakeups = self._setter.wakeups
+        watcher = threading.Thread(
+            target=self._kube_node.watch, args=(wakeups.wake, wakeups.stop), name="label-watch", daemon=True
+        )
+        with mode_lock(self._setter.node.host.resolve(LOCK_FILE)):
+            watcher.start()
+            run_until_stopped(
+                Daemon(self.round, wakeups, interval_s=daemon.interval_s),
+                sources=[self._setter.node.events(wakeups, UEVENT_SUBSYSTEMS)],
+                listen=daemon.listen,
+                prefix="cc_manager",
+                metrics=self.metrics,
+                at_stop=[lambda: watcher.join(1), self._kube_node.stop_watching, self._ready_file.retract],
+            )
 
     def round(self) -> RoundResult:
         """One round of the daemon. Raises ApiError if the node cannot be read; its devices then stay as they are."""
@@ -121,7 +82,7 @@ class Reconciler:
         plan = plan_transition(observations, mode)
         if plan.phases:
             view = self._kube_node.publish(labels.changing(mode), view)
-            self.ready_file.retract()
+            self._ready_file.retract()
         begin = time.monotonic()
         outcome = self._setter.bring_to(plan, observations, verified)
         self._count(plan, outcome, time.monotonic() - begin)
@@ -165,11 +126,11 @@ class Reconciler:
 
     def _tell(self, view: NodeView, publication: Publication) -> None:
         if publication.state in (None, labels.FAILED):
-            self.ready_file.retract()
+            self._ready_file.retract()
             self._kube_node.publish(publication, view)
         else:
             self._kube_node.publish(publication, view)
-            self.ready_file.tell(ready=True)
+            self._ready_file.tell(ready=True)
 
     def _count(self, plan: Plan, outcome: Outcome, duration_s: float) -> None:
         self._counts.observations = outcome.observations
@@ -177,9 +138,3 @@ class Reconciler:
             self._counts.transitions += 1
             self._counts.failures += not outcome.ok
             log.info("the change to mode %s took %.1f s", plan.mode, duration_s)
-
-
-def _still(one: Observation) -> str:
-    if one.problem:
-        return str(one.problem)
-    return f"{one.address}: still in mode {one.active or 'unknown'}"

@@ -22,6 +22,7 @@ from nodelib.settings import (
     version_option,
 )
 from nodelib.vfio import Naming
+from nodelib.wakeups import Wakeups, stop_on_signals
 
 if TYPE_CHECKING:
     from kata_manager.reconcile import SpecKeeper
@@ -90,26 +91,11 @@ def spec(node: Node, naming: Naming, cdi_folder: str, output: str, **flags: bool
 @log_options
 def run(node: Node, naming: Naming, cdi_folder: str, remove_on_stop: bool, daemon: DaemonSettings) -> None:
     """Keep the specs right until told to stop."""
-    from kata_manager.reconcile import UEVENT_SUBSYSTEMS, SpecKeeper
-    from nodelib.daemon import Daemon
-    from nodelib.folders import watched_folders
-    from nodelib.running import run_until_stopped
-    from nodelib.wakeups import Wakeups, stop_on_signals
+    from kata_manager.reconcile import SpecKeeper
 
     wakeups = Wakeups()
     stop_on_signals(wakeups)
-    keeper = SpecKeeper(node, parse_settings(naming, cdi_folder, remove_on_stop=remove_on_stop), wakeups)
-    run_until_stopped(
-        Daemon(keeper.round, wakeups, interval_s=daemon.interval_s),
-        sources=[
-            node.events(wakeups, UEVENT_SUBSYSTEMS),
-            watched_folders(wakeups, keeper.watched_folders()),
-        ],
-        listen=daemon.listen,
-        prefix="kata_manager",
-        metrics=keeper.metrics,
-        at_stop=[keeper.remove_if_asked],
-    )
+    SpecKeeper(node, parse_settings(naming, cdi_folder, remove_on_stop=remove_on_stop), wakeups).run(daemon)
 
 
 def parse_settings(naming: Naming, cdi_folder: str, *, remove_on_stop: bool = False) -> Settings:

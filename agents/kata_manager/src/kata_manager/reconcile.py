@@ -8,11 +8,14 @@ from kata_manager.plan import plan
 from kata_manager.settings import Settings
 from nodelib.cdi import CdiSpec, specs_for
 from nodelib.cdi_files import FOLDERS, Resolution, SpecReader
-from nodelib.daemon import RoundResult
+from nodelib.daemon import Daemon, RoundResult
 from nodelib.errors import NodeError
+from nodelib.folders import watched_folders
 from nodelib.inventory import Inventory
 from nodelib.metrics import Metric, MetricType, counter, gauge
 from nodelib.node import Node
+from nodelib.running import run_until_stopped
+from nodelib.settings import DaemonSettings
 from nodelib.spec_folder import SpecPlan, apply, plan_removal
 from nodelib.steps import carry_out
 from nodelib.vfio import AssignableDevice, assignable_devices, without_group
@@ -40,7 +43,7 @@ class SpecKeeper:
         """Where our specs are: the setting, with the host's links followed."""
         return self._node.host.resolve(self._settings.cdi_folder)
 
-    def watched_folders(self) -> tuple[Path, ...]:
+    def _watched_folders(self) -> tuple[Path, ...]:
         """The folders in which a change may concern us: somebody may delete our file or add a rival."""
         return (self.folder, *(self._node.host.resolve(folder) for folder in FOLDERS))
 
@@ -74,6 +77,20 @@ class SpecKeeper:
         folders = dict.fromkeys((*FOLDERS, self._settings.cdi_folder))
         return self._reader.resolve(self._node.host, tuple(folders))
 
+    def run(self, daemon: DaemonSettings) -> None:
+        """Rounds until the wake-ups' stop event."""
+        run_until_stopped(
+            Daemon(self.round, self._wakeups, interval_s=daemon.interval_s),
+            sources=[
+                self._node.events(self._wakeups, UEVENT_SUBSYSTEMS),
+                watched_folders(self._wakeups, self._watched_folders()),
+            ],
+            listen=daemon.listen,
+            prefix="kata_manager",
+            metrics=self.metrics,
+            at_stop=[self._remove_if_asked],
+        )
+
     def round(self) -> RoundResult:
         """One round of the daemon: ready when every name of ours resolves to what we wrote."""
         planned = self.write()
@@ -92,7 +109,7 @@ class SpecKeeper:
                 raise NodeError(f"{name} was written to {self.folder} and does not resolve to {', '.join(nodes)}")
         return RoundResult(ready=True, message=f"{len(wanted)} CDI names resolve")
 
-    def remove_if_asked(self) -> None:
+    def _remove_if_asked(self) -> None:
         """At a clean stop: take our specs away if the settings say so."""
         if self._settings.remove_on_stop:
             carry_out(plan_removal(self._reader.read(self.folder)), apply)

@@ -19,9 +19,10 @@ from nodelib.settings import (
     output_option,
     version_option,
 )
+from nodelib.wakeups import Wakeups, stop_on_signals
 from vfio_manager import report
 from vfio_manager.plan import Plan, plan_release
-from vfio_manager.reconcile import UEVENT_SUBSYSTEMS, Binder, Outcome
+from vfio_manager.reconcile import Binder, Outcome
 from vfio_manager.settings import READY_FILE, Settings, SwitchPolicy
 
 binding_options = options(
@@ -184,21 +185,9 @@ def unbind(node: Node, dry_run: bool, **binding: Any) -> None:
 @log_options
 def run(node: Node, ready_file: str, daemon: DaemonSettings, **binding: Any) -> None:
     """Keep every GPU bound until told to stop. Stopping releases none."""
-    from nodelib.daemon import Daemon
-    from nodelib.running import run_until_stopped
-    from nodelib.wakeups import Wakeups, stop_on_signals
-
     wakeups = Wakeups()
     stop_on_signals(wakeups)
-    binder = Binder(node, parse_settings(binding, ready_file), wakeups)
-    run_until_stopped(
-        Daemon(binder.round, wakeups, interval_s=daemon.interval_s),
-        sources=[node.events(wakeups, UEVENT_SUBSYSTEMS)],
-        listen=daemon.listen,
-        prefix="vfio_manager",
-        metrics=binder.metrics,
-        at_stop=[binder.ready_file.retract],
-    )
+    Binder(node, parse_settings(binding, ready_file), wakeups).run(daemon)
 
 
 def _print_dry_run(plan: Plan) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nodelib.daemon import RoundResult
+from nodelib.daemon import Daemon, RoundResult
 from nodelib.errors import InvalidValue, NodeError
 from nodelib.inventory import Inventory
 from nodelib.metrics import Metric, MetricType
@@ -13,6 +13,8 @@ from nodelib.node import Node
 from nodelib.nvidia import VENDOR_NVIDIA
 from nodelib.pci import PciDevice, same_driver
 from nodelib.ready_file import ReadyFile
+from nodelib.running import run_until_stopped
+from nodelib.settings import DaemonSettings
 from nodelib.wakeups import Wakeups
 from vfio_manager import modalias
 from vfio_manager.apply import Failure, apply_all
@@ -57,7 +59,7 @@ class Binder:
         self._binds = 0
         self._failures: Counter[str] = Counter()
         self._inventory = Inventory()
-        self.ready_file = ReadyFile(node.host, settings.ready_file)
+        self._ready_file = ReadyFile(node.host, settings.ready_file)
 
     # --- looking
 
@@ -97,14 +99,25 @@ class Binder:
         still = tuple(d for d in self.scan().devices if d.address in released and d.is_on_vfio_driver)
         return Outcome(still, failures, plan.refusals)
 
+    def run(self, daemon: DaemonSettings) -> None:
+        """Rounds until the wake-ups' stop event; then the ready file goes, and every device stays as it is."""
+        run_until_stopped(
+            Daemon(self.round, self._wakeups, interval_s=daemon.interval_s),
+            sources=[self._node.events(self._wakeups, UEVENT_SUBSYSTEMS)],
+            listen=daemon.listen,
+            prefix="vfio_manager",
+            metrics=self.metrics,
+            at_stop=[self._ready_file.retract],
+        )
+
     def round(self) -> RoundResult:
         """One round of the daemon; the ready file tells the truth after it."""
         try:
             outcome = self.bind()
         except NodeError:
-            self.ready_file.retract()
+            self._ready_file.retract()
             raise
-        self.ready_file.tell(ready=outcome.ok)
+        self._ready_file.tell(ready=outcome.ok)
         if outcome.ok:
             bound = len(targets(self._inventory, self._settings))
             return RoundResult(ready=True, message=f"all {bound} functions are on their VFIO drivers")
