@@ -114,11 +114,11 @@ def _kubeconfig_access(path: str) -> ApiAccess:
         config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]  # untyped library
     except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidValue(f"kubeconfig {path} cannot be used: {error}") from error
-    _, _, token = (configuration.get_api_key_with_prefix("authorization") or "").rpartition(" ")
+    bearer = configuration.auth_settings().get("BearerToken", {}).get("value") or ""
     return ApiAccess(
         configuration.host,
         ca_file=configuration.ssl_ca_cert,
-        token=token or None,
+        token=bearer.removeprefix("Bearer ") or None,
         cert_file=configuration.cert_file,
         key_file=configuration.key_file,
         verify=configuration.verify_ssl,

@@ -54,7 +54,6 @@ _HOOK_NAMES = (
 )
 _SINCE = {
     "annotations": "0.6.0",
-    "hostPath": "0.5.0",
     "intelRdt": "0.7.0",
     "additionalGids": "0.7.0",
     "netDevices": "1.1.0",
@@ -81,7 +80,7 @@ def parse_spec(document: object, source: str) -> CdiSpec:
     vendor, _, class_ = kind.partition("/")
     if not is_vendor(vendor) or not is_class(class_, dots=place.knows("0.6.0")):
         place.fail(f"kind {kind!r} is not vendor/class by CDI {version}")
-    if "containerEdits" in top:
+    if top.get("containerEdits"):
         _check_edits(top["containerEdits"], place.at("containerEdits"))
     if not top.get("devices"):
         place.fail("no devices; a spec without any is invalid, remove the file instead")
@@ -120,8 +119,10 @@ class _Place:
         for name, item in value.items():
             if name not in fields:
                 self.fail(f"unknown field {name!r}")
+            if item is None:
+                continue  # absent, as the runtimes' YAML and JSON readers see it
             # bool is an int to Python, not to the specification
-            if item is not None and (not isinstance(item, fields[name]) or isinstance(item, bool)):
+            if not isinstance(item, fields[name]) or isinstance(item, bool):
                 self.fail(f"{name} is {item!r}, not {_WORDS[fields[name]]}")
             if name in _SINCE:
                 self.need(_SINCE[name], name)
@@ -138,25 +139,27 @@ class _Place:
 
 
 def _parse_device(entry: object, place: _Place) -> CdiDevice:
-    device = place.mapping(entry, _DEVICE, required=("name",))
+    device = place.mapping(entry, _DEVICE, required=("name", "containerEdits"))
     name = str(device["name"])
     if not is_device_name(name):
         place.fail(f"the name {name!r} is not one that CDI allows")
     if name[0].isdigit():
         place.need("0.5.0", f"the name {name!r}, which begins with a digit,")
-    return CdiDevice(name, _check_edits(device.get("containerEdits"), place.at("containerEdits")))
+    edits = place.at("containerEdits")
+    nodes = _check_edits(device["containerEdits"], edits)
+    if not any(edits.mapping(device["containerEdits"], _EDITS).values()):
+        edits.fail("there is no edit in it")
+    return CdiDevice(name, nodes)
 
 
 def _check_edits(value: object, place: _Place) -> tuple[str, ...]:
     """The host paths of the device nodes of a `containerEdits`, after all of it was checked."""
     edits = place.mapping(value, _EDITS)
-    if not any(edits.values()):
-        place.fail("there is no edit in it")
     for variable, at in place.items(edits, "env"):
-        if not isinstance(variable, str) or "=" not in variable:
+        if not isinstance(variable, str) or variable.find("=") < 1:
             at.fail(f"{variable!r} is not NAME=VALUE")
     for entry, at in place.items(edits, "mounts"):
-        if "type" in at.mapping(entry, _MOUNT, required=("hostPath", "containerPath")):
+        if at.mapping(entry, _MOUNT, required=("hostPath", "containerPath")).get("type"):
             at.need("0.4.0", "a mount's type")
     for entry, at in place.items(edits, "hooks"):
         hook = at.mapping(entry, _HOOK, required=("hookName", "path"))
@@ -167,9 +170,11 @@ def _check_edits(value: object, place: _Place) -> tuple[str, ...]:
 
 def _node_path(entry: object, place: _Place) -> str:
     node = place.mapping(entry, _NODE, required=("path",))
-    if node.get("type", "") not in ("", "b", "c", "u", "p"):
+    if node.get("hostPath"):
+        place.need("0.5.0", "hostPath")
+    if node.get("type") not in (None, "", "b", "c", "u", "p"):
         place.fail(f"type {node['type']!r} is not b, c, u or p")
-    if not set(str(node.get("permissions", ""))) <= set("rwm"):
+    if not set(str(node.get("permissions") or "")) <= set("rwm"):
         place.fail(f"permissions {node['permissions']!r} are not of r, w and m")
     return str(node.get("hostPath") or node["path"])
 

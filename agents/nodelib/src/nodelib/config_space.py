@@ -1,5 +1,6 @@
 """Does a device still answer? Configuration space read so that a device which hangs holds nobody else up."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -71,7 +72,8 @@ class ConfigReader:
             return
         process.kill()
         if process.stdin:
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # a question that its death cut short is still in the buffer
+                process.stdin.close()
         try:
             process.wait(timeout=1)
         except subprocess.TimeoutExpired:

@@ -52,7 +52,7 @@ class HostRoot:
 
         With the root at `/` it cannot: inside a container that is the container's own /dev, which never gains a node.
         """
-        return self.root != Path("/") and (self.root / "dev").is_dir()
+        return not self.root.samefile("/") and (self.root / "dev").is_dir()
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:

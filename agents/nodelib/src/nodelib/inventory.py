@@ -65,14 +65,13 @@ class Inventory:
         """This look, with what *earlier* saw and is not there now as `absent`.
 
         A device that fell off the bus leaves no trace in sysfs, yet its name must not pass to another while a pod
-        may still hold it; this is the only thing a daemon carries from round to round.
+        may still hold it; this is the only thing a daemon carries from round to round. A device that is there and
+        has lost its group is leaving: the kernel removes the group before the device.
         """
-        here = {device.address for device in self.devices}
-        seen = (*earlier.absent, *(d for d in earlier.devices if is_assignable_kind(d)))
-        return replace(
-            self,
-            absent=tuple(sorted((d for d in seen if d.address not in here), key=lambda d: d.address)),
-        )
+        known = {d.address: d for d in (*earlier.absent, *earlier.devices) if d.iommu_group is not None}
+        here = {device.address for device in self.devices if device.iommu_group is not None}
+        gone = (d for a, d in sorted(known.items()) if a not in here and is_assignable_kind(d))
+        return replace(self, absent=tuple(gone))
 
 
 def is_in_use(inventory: Inventory, device: PciDevice) -> bool:

@@ -163,7 +163,7 @@ def _further_names(
 
 def _physical_indices(inventory: Inventory) -> dict[PciAddress, int]:
     """Each GPU's position among all of the node's, absent and unbound ones counted, so that no position moves."""
-    gpus = (d.address for d in (*inventory.devices, *inventory.absent) if kind_of(d) is Kind.GPU)
+    gpus = {d.address for d in (*inventory.devices, *inventory.absent) if kind_of(d) is Kind.GPU}
     return {address: index for index, address in enumerate(sorted(gpus))}
 
 

@@ -1,0 +1,1 @@
+"""device-plugin: advertises a node's assignable GPUs to the kubelet and allocates them."""

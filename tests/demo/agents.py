@@ -1,0 +1,73 @@
+"""The four agents as threads of the demo: the same classes and the same `run` that their command lines use."""
+
+import threading
+from collections.abc import Callable
+
+from cc_manager.access import Access
+from cc_manager.kube_node import KubeNode, open_kube
+from cc_manager.reconcile import Reconciler
+from cc_manager.setter import ModeSetter
+from cc_manager.settings import Settings as CcSettings
+from device_plugin.reconcile import Plugin
+from device_plugin.settings import CdiMode
+from device_plugin.settings import Settings as PluginSettings
+from kata_manager.reconcile import SpecKeeper
+from kata_manager.settings import Settings as KataSettings
+from nodelib.settings import DaemonSettings
+from nodelib.wakeups import Wakeups
+from tests.fakes.node import NODE_NAME, SimulatedNode
+from vfio_manager.reconcile import Binder
+from vfio_manager.settings import Settings as VfioSettings
+from vfio_manager.settings import SwitchPolicy
+
+DAEMON = DaemonSettings(interval_s=5.0, listen="")
+_STOP_S = 6.0
+
+
+class RunningAgents:
+    """Starts agents on a simulated node, each in a thread, and stops them all as SIGTERM would."""
+
+    def __init__(self, simulated: SimulatedNode) -> None:
+        self._simulated = simulated
+        self._running: list[tuple[str, Wakeups, threading.Thread]] = []
+
+    def start_vfio_manager(self) -> Binder:
+        wakeups = Wakeups()
+        binder = Binder(self._simulated.node, VfioSettings(nvswitches=SwitchPolicy.ALWAYS), wakeups)
+        self._start("vfio-manager", wakeups, lambda: binder.run(DAEMON))
+        return binder
+
+    def start_cc_manager(self) -> ModeSetter:
+        wakeups = Wakeups()
+        access = Access(self._simulated.node, self._simulated.map_words)
+        setter = ModeSetter(self._simulated.node, access, CcSettings(), wakeups)
+        kube_node = KubeNode(open_kube(str(self._simulated.kubeconfig)), NODE_NAME)
+        self._start("cc-manager", wakeups, lambda: Reconciler(setter, kube_node).run(DAEMON))
+        return setter
+
+    def start_kata_manager(self) -> SpecKeeper:
+        wakeups = Wakeups()
+        keeper = SpecKeeper(self._simulated.node, KataSettings(), wakeups)
+        self._start("kata-manager", wakeups, lambda: keeper.run(DAEMON))
+        return keeper
+
+    def start_device_plugin(self) -> Plugin:
+        wakeups = Wakeups()
+        plugin = Plugin(self._simulated.node, PluginSettings(cdi=CdiMode.REQUIRE), wakeups)
+        self._start("device-plugin", wakeups, lambda: plugin.run(DAEMON))
+        return plugin
+
+    def stop(self) -> list[str]:
+        """Stop all; the names of those that did not end in time."""
+        for _, wakeups, _ in self._running:
+            wakeups.request_stop()
+        for _, _, thread in self._running:
+            thread.join(_STOP_S)
+        late = [name for name, _, thread in self._running if thread.is_alive()]
+        self._running.clear()
+        return late
+
+    def _start(self, name: str, wakeups: Wakeups, run: Callable[[], None]) -> None:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        self._running.append((name, wakeups, thread))

@@ -1,0 +1,93 @@
+"""What the demo prints: steps as they begin and end, what the agents log meanwhile, and a table at the end."""
+
+import logging
+import re
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row of the summary."""
+
+    agent: str
+    step: str
+    verified: str
+    duration_s: float
+    ok: bool
+
+
+class Evidence:
+    """What a step gathers while it runs: the sentence that says how it was verified."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def require(self, condition: bool, otherwise: str) -> None:
+        """Fail the step with *otherwise* unless *condition* holds."""
+        if not condition:
+            raise AssertionError(otherwise)
+
+
+class Screen(logging.Handler):
+    """Prints the demo's progress; as a log handler it shows each kind of message once per step, and counts it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[Line] = []
+        self._kinds: Counter[str] = Counter()
+        self._colour = sys.stdout.isatty()
+
+    def title(self, text: str) -> None:
+        print(f"{self._paint('1', text)}\n", flush=True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        kind = _ADDRESS.sub("*", message)
+        self._kinds[kind] += 1
+        if self._kinds[kind] == 1:
+            width = max(40, shutil.get_terminal_size((80, 24)).columns - 4)
+            text = message if len(message) <= width else f"{message[: width - 3]}..."
+            print(f"    {self._paint('2', text)}", flush=True)
+
+    @contextmanager
+    def step(self, agent: str, text: str) -> Iterator[Evidence]:
+        """One step of *agent*; an AssertionError in it is shown, kept for the summary, and ends the demo."""
+        print(f"{self._paint('1', f'{agent:13}')} {text}", flush=True)
+        self._kinds.clear()
+        evidence = Evidence()
+        begin = time.monotonic()
+        try:
+            yield evidence
+        except (AssertionError, TimeoutError) as error:
+            self._end(agent, text, str(error) or "not verified", time.monotonic() - begin, ok=False)
+            raise
+        self._end(agent, text, evidence.text, time.monotonic() - begin, ok=True)
+
+    def summary(self) -> bool:
+        """The table at the end; whether everything was verified."""
+        ok = bool(self.lines) and all(line.ok for line in self.lines)
+        print(f"\n{self._paint('1', 'Summary')}")
+        for line in self.lines:
+            mark = self._paint("32", "ok  ") if line.ok else self._paint("31", "FAIL")
+            print(f"{mark} {line.duration_s:5.2f} s  {line.agent:13}  {line.step}")
+        print("every step was verified" if ok else "NOT everything was verified", flush=True)
+        return ok
+
+    def _end(self, agent: str, text: str, verified: str, duration_s: float, *, ok: bool) -> None:
+        several = [f"{count} x {kind}" for kind, count in self._kinds.items() if count > 1]
+        for repeated in several[:6]:
+            print(f"    {self._paint('2', repeated)}")
+        mark = self._paint("32", "verified") if ok else self._paint("31", "FAILED")
+        print(f"  {mark}: {verified} ({duration_s:.2f} s)\n", flush=True)
+        self.lines.append(Line(agent, text, verified, duration_s, ok))
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self._colour else text

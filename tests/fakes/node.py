@@ -1,0 +1,92 @@
+"""A whole simulated node: kernel, GPUs with firmware, kubelet and API server, behind the doors that agents use."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+from cc_manager.bar0 import MapError, Words
+from cc_manager.chips import part_of
+from cc_manager.errors import UnsupportedDevice
+from nodelib.nvidia import Kind, is_assignable_kind, kind_of
+from nodelib.pci import PciAddress, PciDevice
+from tests.fakes.gpu import Chip, EmulatedDevice
+from tests.fakes.kernel import Refused
+from tests.fakes.kube_api import KubeApi
+from tests.fakes.kubelet import Kubelet
+from tests.fakes.topologies import build
+
+NODE_NAME = "node-1"
+
+
+class SimulatedNode:
+    """The node *topology*, below *root*; what agents need of it is `node`, `map_words` and `kubeconfig`."""
+
+    def __init__(
+        self,
+        topology: str,
+        root: Path,
+        *,
+        labels: dict[str, str] | None = None,
+        make_device: Callable[[PciDevice], EmulatedDevice | None] | None = None,
+    ) -> None:
+        self._stack = contextlib.ExitStack()
+        self.kernel = self._stack.enter_context(build(topology, root / "host"))
+        self.node = self.kernel.node()
+        self.devices: dict[PciAddress, EmulatedDevice] = {}
+        self._attach(make_device or emulate)
+        plugins = root / "host/var/lib/kubelet/device-plugins"
+        resources = root / "host/var/lib/kubelet/pod-resources"
+        self.kubelet = self._stack.enter_context(Kubelet(plugins, resources))
+        self.api = self._stack.enter_context(KubeApi(NODE_NAME, labels or {}))
+        self.kubeconfig = root / "kubeconfig"
+        self.kubeconfig.write_text(_kubeconfig(self.api))
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def map_words(self, path: Path) -> Iterator[Words]:
+        """What mapping `resource0` gives here; the kernel's refusals come as they come from mmap."""
+        try:
+            words = self.kernel.map_bar0(path)
+        except Refused as error:
+            raise MapError(error.errno, error.strerror, str(path)) from error
+        yield words
+
+    def _attach(self, make_device: Callable[[PciDevice], EmulatedDevice | None]) -> None:
+        for device in self.node.scan().devices:
+            if is_assignable_kind(device) and (emulated := make_device(device)) is not None:
+                self.devices[device.address] = emulated
+                self.kernel.attach(device.address, emulated)
+
+
+def emulate(device: PciDevice) -> EmulatedDevice | None:
+    """The emulated device behind *device*; None for a chip that is not emulated."""
+    try:
+        part_of(device)
+    except UnsupportedDevice:
+        return None
+    return EmulatedDevice(Chip.NVSWITCH_GEN3 if kind_of(device) is Kind.NVSWITCH else Chip.GH100)
+
+
+def _kubeconfig(api: KubeApi) -> str:
+    return f"""apiVersion: v1
+kind: Config
+current-context: simulated
+contexts:
+- name: simulated
+  context: {{cluster: simulated, user: agent}}
+clusters:
+- name: simulated
+  cluster: {{server: "{api.url}"}}
+users:
+- name: agent
+  user: {{token: "{api.token}"}}
+"""
