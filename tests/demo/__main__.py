@@ -20,12 +20,12 @@ def main(topology: str) -> int:
     if not known:
         print(f"error: no topology {topology!r}: there are {', '.join(TOPOLOGIES)} and scale-N", file=sys.stderr)
         return 2
-    screen = Screen()
-    logging.basicConfig(level=logging.INFO, handlers=[screen], force=True)
     with (
         tempfile.TemporaryDirectory(prefix="demo-") as folder,
         SimulatedNode(topology, Path(folder), labels={MODE: "off"}) as simulated,
     ):
+        screen = Screen(str(simulated.node.host.root))
+        logging.basicConfig(level=logging.INFO, handlers=[screen], force=True)
         inventory = simulated.node.scan()
         screen.title(
             f"A simulated node, {topology}: {len(inventory.gpus)} GPUs, {len(inventory.nvswitches)} NVSwitches. "

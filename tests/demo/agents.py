@@ -31,23 +31,31 @@ class RunningAgents:
         self._simulated = simulated
         self._running: list[tuple[str, Wakeups, threading.Thread]] = []
 
+    def vfio_manager(self, wakeups: Wakeups | None = None) -> Binder:
+        return Binder(self._simulated.node, VfioSettings(nvswitches=SwitchPolicy.ALWAYS), wakeups)
+
+    def cc_manager(self, wakeups: Wakeups | None = None) -> ModeSetter:
+        access = Access(self._simulated.node, self._simulated.map_words)
+        return ModeSetter(self._simulated.node, access, CcSettings(), wakeups)
+
+    def kata_manager(self, wakeups: Wakeups | None = None) -> SpecKeeper:
+        return SpecKeeper(self._simulated.node, KataSettings(), wakeups)
+
     def start_vfio_manager(self) -> Binder:
         wakeups = Wakeups()
-        binder = Binder(self._simulated.node, VfioSettings(nvswitches=SwitchPolicy.ALWAYS), wakeups)
+        binder = self.vfio_manager(wakeups)
         self._start("vfio-manager", wakeups, lambda: binder.run(DAEMON))
         return binder
 
-    def start_cc_manager(self) -> ModeSetter:
+    def start_cc_manager(self) -> None:
         wakeups = Wakeups()
-        access = Access(self._simulated.node, self._simulated.map_words)
-        setter = ModeSetter(self._simulated.node, access, CcSettings(), wakeups)
         kube_node = KubeNode(open_kube(str(self._simulated.kubeconfig)), NODE_NAME)
-        self._start("cc-manager", wakeups, lambda: Reconciler(setter, kube_node).run(DAEMON))
-        return setter
+        reconciler = Reconciler(self.cc_manager(wakeups), kube_node)
+        self._start("cc-manager", wakeups, lambda: reconciler.run(DAEMON))
 
     def start_kata_manager(self) -> SpecKeeper:
         wakeups = Wakeups()
-        keeper = SpecKeeper(self._simulated.node, KataSettings(), wakeups)
+        keeper = self.kata_manager(wakeups)
         self._start("kata-manager", wakeups, lambda: keeper.run(DAEMON))
         return keeper
 

@@ -33,8 +33,8 @@ def prepare_and_use(simulated: SimulatedNode, agents: RunningAgents, screen: Scr
     demo.run_pod()
     demo.restart_kubelet()
     demo.unplug()
-    demo.plan_nothing()
     demo.stop()
+    demo.start_anew()
 
 
 def wait_until(condition: Callable[[], bool], otherwise: str, timeout_s: float = _WAIT_S) -> None:
@@ -55,7 +55,7 @@ class _Demo:
 
     def bind(self) -> None:
         with self._screen.step("vfio-manager", "bind every GPU and NVSwitch to its VFIO driver") as evidence:
-            self._binder = self._agents.start_vfio_manager()
+            self._agents.start_vfio_manager()
             ready = self._root / "run/nvidia/validations/vfio-pci-ready"
             wait_until(ready.exists, "the ready file did not appear")
             drivers = self._nvidia_drivers()
@@ -65,8 +65,8 @@ class _Demo:
 
     def set_mode(self) -> None:
         api = self._simulated.api
-        with self._screen.step("cc-manager", "the label asks for CC mode on: bring every device there") as evidence:
-            self._setter = self._agents.start_cc_manager()
+        with self._screen.step("cc-manager", "bring every device to the mode of the label: on") as evidence:
+            self._agents.start_cc_manager()
             if not self._can_do_cc():
                 wait_until(lambda: api.labels.get(STATE) == "failed", "an incapable node was not reported")
                 evidence.text = f"the node says why it cannot: {api.annotations.get(MESSAGE, '')[:90]}"
@@ -100,7 +100,7 @@ class _Demo:
 
     def advertise(self) -> None:
         kubelet = self._simulated.kubelet
-        with self._screen.step("device-plugin", "register with the kubelet and advertise each device") as evidence:
+        with self._screen.step("device-plugin", "register and advertise every device") as evidence:
             self._plugin = self._agents.start_device_plugin()
             self._expected = self._groups()
             wait_until(self._all_healthy, "the kubelet does not see all devices healthy")
@@ -109,7 +109,7 @@ class _Demo:
             evidence.text = f"the kubelet has {counts}, all healthy"
 
     def run_pod(self) -> None:
-        with self._screen.step("pod", "admit a pod, resolve its device as Kata does, and start its VM") as evidence:
+        with self._screen.step("pod", "admit a pod, resolve its GPU, start its VM") as evidence:
             pod = self._simulated.kubelet.admit_pod("train", requests={GPU: 1})
             (device_id,) = pod.device_ids(GPU)
             nodes = self._resolve(pod)
@@ -117,16 +117,14 @@ class _Demo:
             with self._simulated.kernel.start_vm(*functions):
                 used = [str(function) for function in functions if self._enable(function) == 0]
                 evidence.require(not used, f"the VM does not have {used} open")
-                staged_mode_kept = all(self._shows_on(a) for a in functions if a in self._simulated.devices)
-                evidence.require(
-                    staged_mode_kept or not self._can_do_cc(), "VFIO's reset at the VM's start changed the mode"
-                )
+                kept = not self._can_do_cc() or all(self._shows_on(a) for a in functions if self._emulated(a))
+                evidence.require(kept, "VFIO's reset at the VM's start changed the mode")
             self._simulated.kubelet.delete_pod("train")
             evidence.text = f"{GPU}={device_id} resolved to {', '.join(nodes)}; the VM opened it, its mode stayed"
 
     def restart_kubelet(self) -> None:
         kubelet = self._simulated.kubelet
-        with self._screen.step("device-plugin", "the kubelet restarts and deletes every socket") as evidence:
+        with self._screen.step("device-plugin", "the kubelet restarts, deleting every socket") as evidence:
             kubelet.restart(gap_s=0.3)
             begin = time.monotonic()
             wait_until(self._all_healthy, "the devices did not come back")
@@ -137,7 +135,7 @@ class _Demo:
         address = next(d.address for d in self._simulated.node.scan().gpus)
         group = self._group_of(address)
         members = [a for a in self._nvidia_drivers() if self._group_of(a) == group]
-        with self._screen.step("all", f"{address} is unplugged, then plugged in again") as evidence:
+        with self._screen.step("all", f"{address} is unplugged, later plugged in") as evidence:
             begin = time.monotonic()
             for member in members:
                 kernel.unplug(member)
@@ -152,18 +150,8 @@ class _Demo:
             wait_until(lambda: f"{GPU}={group}" in self._names(), "the spec does not name the GPU again")
             evidence.text = f"Unhealthy after {noticed_s * 1000:.0f} ms; bound, named and healthy again by itself"
 
-    def plan_nothing(self) -> None:
-        with self._screen.step("all", "everything is as desired: another round plans nothing") as evidence:
-            inventory = self._simulated.node.scan()
-            evidence.require(not self._binder.plan(inventory)[0].devices, "vfio-manager still plans something")
-            evidence.require(not self._keeper.plan().steps, "kata-manager still plans something")
-            if self._can_do_cc():
-                observations = self._setter.observe({}, knobs=True)
-                evidence.require(plan_transition(observations, CcMode.ON).is_done, "cc-manager still plans something")
-            evidence.text = "the plans are empty"
-
     def stop(self) -> None:
-        with self._screen.step("all", "SIGTERM: the agents leave, the GPUs stay as they are") as evidence:
+        with self._screen.step("all", "the agents stop, the GPUs stay as they are") as evidence:
             before = self._nvidia_drivers()
             late = self._agents.stop()
             evidence.require(not late, f"these did not end: {late}")
@@ -173,6 +161,17 @@ class _Demo:
             ready = list((self._root / "run/nvidia/validations").iterdir())
             evidence.require(not ready, f"ready files left behind: {ready}")
             evidence.text = "no socket and no ready file left, every driver link as before"
+
+    def start_anew(self) -> None:
+        with self._screen.step("all", "started again, they find nothing to do") as evidence:
+            fresh = RunningAgents(self._simulated)
+            binder, keeper, setter = fresh.vfio_manager(), fresh.kata_manager(), fresh.cc_manager()
+            evidence.require(not binder.plan(binder.scan())[0].devices, "vfio-manager plans something")
+            evidence.require(not keeper.plan().steps, "kata-manager plans something")
+            if self._can_do_cc():
+                planned = plan_transition(setter.observe({}, knobs=True), CcMode.ON)
+                evidence.require(planned.is_done, f"cc-manager plans {planned}")
+            evidence.text = "every plan is empty"
 
     # --- the truth, read without the agents' code
 
@@ -213,7 +212,12 @@ class _Demo:
         return self._simulated.node.host.resolve(path)
 
     def _can_do_cc(self) -> bool:
-        return bool(self._simulated.devices)
+        """Whether every GPU and NVSwitch of the node is of a chip whose mode can be set."""
+        inventory = self._simulated.node.scan()
+        return {d.address for d in (*inventory.gpus, *inventory.nvswitches)} == set(self._simulated.devices)
+
+    def _emulated(self, address: PciAddress) -> bool:
+        return address in self._simulated.devices
 
     def _shows_on(self, address: PciAddress) -> bool:
         device = self._simulated.devices[address]

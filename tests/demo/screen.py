@@ -4,6 +4,7 @@ import logging
 import re
 import shutil
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+
+
+def _width() -> int:
+    return max(60, min(100, shutil.get_terminal_size((80, 24)).columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,14 @@ class Evidence:
 
 
 class Screen(logging.Handler):
-    """Prints the demo's progress; as a log handler it shows each kind of message once per step, and counts it."""
+    """Prints the demo's progress; as a log handler it shows each kind of message once per step, and counts it.
 
-    def __init__(self) -> None:
+    *root* is where the simulated node's files are.
+    """
+
+    def __init__(self, root: str) -> None:
         super().__init__(logging.INFO)
+        self._root = root
         self.lines: list[Line] = []
         self._kinds: Counter[str] = Counter()
         self._colour = sys.stdout.isatty()
@@ -49,12 +58,11 @@ class Screen(logging.Handler):
         print(f"{self._paint('1', text)}\n", flush=True)
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        message = self._shorten(record.getMessage())
         kind = _ADDRESS.sub("*", message)
         self._kinds[kind] += 1
         if self._kinds[kind] == 1:
-            width = max(40, shutil.get_terminal_size((80, 24)).columns - 4)
-            text = message if len(message) <= width else f"{message[: width - 3]}..."
+            text = textwrap.shorten(message, _width() - 4, placeholder=" ...")
             print(f"    {self._paint('2', text)}", flush=True)
 
     @contextmanager
@@ -74,9 +82,9 @@ class Screen(logging.Handler):
     def summary(self) -> bool:
         """The table at the end; whether everything was verified."""
         ok = bool(self.lines) and all(line.ok for line in self.lines)
-        print(f"\n{self._paint('1', 'Summary')}")
+        print(self._paint("1", f"{'RESULT':8} {'TIME':>7}  {'AGENT':13}  STEP"))
         for line in self.lines:
-            mark = self._paint("32", "ok  ") if line.ok else self._paint("31", "FAIL")
+            mark = self._paint("32", "verified") if line.ok else self._paint("31", "FAILED  ")
             print(f"{mark} {line.duration_s:5.2f} s  {line.agent:13}  {line.step}")
         print("every step was verified" if ok else "NOT everything was verified", flush=True)
         return ok
@@ -86,8 +94,20 @@ class Screen(logging.Handler):
         for repeated in several[:6]:
             print(f"    {self._paint('2', repeated)}")
         mark = self._paint("32", "verified") if ok else self._paint("31", "FAILED")
-        print(f"  {mark}: {verified} ({duration_s:.2f} s)\n", flush=True)
+        found = textwrap.fill(
+            f"{self._shorten(verified)} ({duration_s:.2f} s)",
+            _width(),
+            initial_indent=" " * 12,
+            subsequent_indent=" " * 12,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        print(f"  {mark}: {found.lstrip()}\n", flush=True)
         self.lines.append(Line(agent, text, verified, duration_s, ok))
+
+    def _shorten(self, text: str) -> str:
+        """*text* with the simulated node's paths as they would be on a real one."""
+        return text.replace(self._root, "")
 
     def _paint(self, code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._colour else text

@@ -84,5 +84,5 @@ class Access:
         if answer.state is ConfigState.HUNG:
             raise DeviceHung(address, "its configuration space does not answer: it is resetting or hung")
         if answer.command is None:
-            raise DeviceError(address, f"its configuration space {answer.state.value}")
+            raise DeviceError(address, f"its configuration space does not answer ({answer.state.value})")
         return answer.command

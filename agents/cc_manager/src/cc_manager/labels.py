@@ -79,6 +79,11 @@ def waiting(mode: CcMode, reason: str) -> Publication:
     return Publication(None, "", f"waiting to change to mode {mode}: {reason}")
 
 
+def nothing_there() -> Publication:
+    """The node has no device whose mode could be told; the last verified mode stays published."""
+    return Publication(None, "", "no NVIDIA GPU on this node")
+
+
 def failed(reason: str, devices: str | None = None) -> Publication:
     """The node is not in the mode that it should be in."""
     return Publication(FAILED, "", reason, devices)

@@ -79,6 +79,10 @@ class Reconciler:
             return self._fail(view, str(error), retry=False)
         verified = labels.parse_verified(view.annotations.get(labels.DEVICES))
         observations = self._setter.observe(verified, knobs=True)
+        if not observations:
+            # Both ready values mean "verified", and of nothing nobody can say that.
+            self._tell(view, labels.nothing_there())
+            return RoundResult(ready=False, message=labels.nothing_there().message)
         plan = plan_transition(observations, mode)
         if plan.phases:
             view = self._kube_node.publish(labels.changing(mode), view)

@@ -53,6 +53,7 @@ class SpecFile:
         return (
             self.spec is not None
             and self.spec.kind == kind
+            and all(device.nodes for device in self.spec.devices)
             and all(node.startswith("/dev/vfio/") for device in self.spec.devices for node in device.nodes)
         )
 
@@ -128,6 +129,8 @@ class SpecReader:
         except FileNotFoundError:
             return SpecFile(path, b"", None, "a link to nowhere") if path.is_symlink() else None
         except OSError as error:
+            if isinstance(error, IsADirectoryError) and not path.is_symlink():
+                return None  # runtimes pass over subfolders, whatever their names
             return SpecFile(path, b"", None, f"cannot be read ({error.strerror})")
         return known[1]
 
