@@ -28,7 +28,7 @@ def main(topology: str) -> int:
         logging.basicConfig(level=logging.INFO, handlers=[screen], force=True)
         inventory = simulated.node.scan()
         screen.title(
-            f"A simulated node, {topology}: {len(inventory.gpus)} GPUs, {len(inventory.nvswitches)} NVSwitches. "
+            f"A simulated node, {topology}, GPUs: {len(inventory.gpus)}, NVSwitches: {len(inventory.nvswitches)}. "
             "The agents are the real ones."
         )
         agents = RunningAgents(simulated)

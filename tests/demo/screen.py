@@ -1,6 +1,7 @@
 """What the demo prints: steps as they begin and end, what the agents log meanwhile, and a table at the end."""
 
 import logging
+import os
 import re
 import shutil
 import sys
@@ -55,7 +56,7 @@ class Screen(logging.Handler):
         self._colour = sys.stdout.isatty()
 
     def title(self, text: str) -> None:
-        print(f"{self._paint('1', text)}\n", flush=True)
+        self._say(f"{self._paint('1', text)}\n")
 
     def emit(self, record: logging.LogRecord) -> None:
         message = self._shorten(record.getMessage())
@@ -63,12 +64,12 @@ class Screen(logging.Handler):
         self._kinds[kind] += 1
         if self._kinds[kind] == 1:
             text = textwrap.shorten(message, _width() - 4, placeholder=" ...")
-            print(f"    {self._paint('2', text)}", flush=True)
+            self._say(f"    {self._paint('2', text)}")
 
     @contextmanager
     def step(self, agent: str, text: str) -> Iterator[Evidence]:
         """One step of *agent*; an AssertionError in it is shown, kept for the summary, and ends the demo."""
-        print(f"{self._paint('1', f'{agent:13}')} {text}", flush=True)
+        self._say(f"{self._paint('1', f'{agent:13}')} {text}")
         self._kinds.clear()
         evidence = Evidence()
         begin = time.monotonic()
@@ -82,17 +83,17 @@ class Screen(logging.Handler):
     def summary(self) -> bool:
         """The table at the end; whether everything was verified."""
         ok = bool(self.lines) and all(line.ok for line in self.lines)
-        print(self._paint("1", f"{'RESULT':8} {'TIME':>7}  {'AGENT':13}  STEP"))
+        self._say(self._paint("1", f"{'RESULT':8} {'TIME':>7}  {'AGENT':13}  STEP"))
         for line in self.lines:
             mark = self._paint("32", "verified") if line.ok else self._paint("31", "FAILED  ")
-            print(f"{mark} {line.duration_s:5.2f} s  {line.agent:13}  {line.step}")
-        print("every step was verified" if ok else "NOT everything was verified", flush=True)
+            self._say(f"{mark} {line.duration_s:5.2f} s  {line.agent:13}  {line.step}")
+        self._say("every step was verified" if ok else "NOT everything was verified")
         return ok
 
     def _end(self, agent: str, text: str, verified: str, duration_s: float, *, ok: bool) -> None:
         several = [f"{count} x {kind}" for kind, count in self._kinds.items() if count > 1]
         for repeated in several[:6]:
-            print(f"    {self._paint('2', repeated)}")
+            self._say(f"    {self._paint('2', repeated)}")
         mark = self._paint("32", "verified") if ok else self._paint("31", "FAILED")
         found = textwrap.fill(
             f"{self._shorten(verified)} ({duration_s:.2f} s)",
@@ -102,8 +103,15 @@ class Screen(logging.Handler):
             break_on_hyphens=False,
             break_long_words=False,
         )
-        print(f"  {mark}: {found.lstrip()}\n", flush=True)
+        self._say(f"  {mark}: {found.lstrip()}\n")
         self.lines.append(Line(agent, text, verified, duration_s, ok))
+
+    def _say(self, text: str) -> None:
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            # The reader has seen enough (`make demo | head`); the steps go on for their exit code.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _shorten(self, text: str) -> str:
         """*text* with the simulated node's paths as they would be on a real one."""

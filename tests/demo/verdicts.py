@@ -28,7 +28,7 @@ def tell_the_truth(simulated: SimulatedNode, agents: RunningAgents, screen: Scre
         agents.start_cc_manager()
         wait_until(lambda: simulated.api.labels.get(STATE) == "failed", "the node's label does not say failed")
         message = simulated.api.annotations.get(MESSAGE, "")
-        evidence.require("vfio-manager bind" in message, f"no remedy in {message!r}")
+        evidence.require("IOMMU on" in message, f"no remedy in {message!r}")
         evidence.require(simulated.api.labels.get(READY) == "", "the ready label is not empty")
         evidence.text = f"{STATE}=failed: {message}"
 

@@ -49,12 +49,7 @@ def _begin(
     except UnsupportedDevice as error:
         return Observation(device, None, in_use=False, problem=Problem("unsupported", str(error)))
     if device.driver is not None and not device.is_on_vfio_driver:
-        problem = Problem(
-            "not-bound",
-            f"{device.address} is held by driver {device.driver}",
-            f"bind it first: vfio-manager bind --device {device.address}",
-        )
-        return Observation(device, part, in_use=False, problem=problem)
+        return Observation(device, part, in_use=False, problem=_not_bound(device))
     if not is_in_use(inventory, device):
         return Observation(device, part, in_use=False)
     known = verified.get(device.address)
@@ -62,6 +57,17 @@ def _begin(
         return Observation(device, part, in_use=True)
     active = ModeBits.of(known.mode)
     return Observation(device, part, in_use=True, active=active, source="label", verified_at=known.time)
+
+
+def _not_bound(device: PciDevice) -> Problem:
+    text = f"{device.address} is held by driver {device.driver}"
+    if device.iommu_group is None:
+        return Problem(
+            "no-iommu",
+            f"{text} and is in no IOMMU group, so vfio-manager cannot take it from there",
+            "switch the IOMMU on first, in the firmware and with intel_iommu=on or amd_iommu=on",
+        )
+    return Problem("not-bound", text, f"bind it first: vfio-manager bind --device {device.address}")
 
 
 def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Observation:

@@ -68,24 +68,32 @@ class Daemon:
         self._wakeups = wakeups
         self._interval_s = interval_s
         self._backoff = backoff or Backoff()
+        self._broken: Exception | None = None
         self.state = LoopState(last_end=time.monotonic())
 
     def run(self) -> None:
-        """Rounds until the stop event; returns within `STOP_GRACE_S` of it, whatever a round is waiting for."""
+        """Rounds until the stop event; returns within `STOP_GRACE_S` of it, whatever a round is waiting for.
+
+        Raises NodeError if the loop itself broke: a process that does nothing must not look alive.
+        """
         rounds = threading.Thread(target=self._run_rounds, name="rounds", daemon=True)
         rounds.start()
         self._wakeups.stop.wait()
         rounds.join(STOP_GRACE_S)
         if rounds.is_alive():
             log.warning("stopping although a round still waits for the kernel; it changes nothing after this")
+        if self._broken:
+            raise NodeError(f"internal error outside of any round: {self._broken!r}; please report it")
 
     def _run_rounds(self) -> None:
-        while not self._wakeups.stop.is_set():
-            self.state = self._try_round()
-            pause_s = self._pause_s()
-            reasons = self._wakeups.wait(pause_s)
-            if reasons:
-                log.debug("woken by %s", ", ".join(reasons))
+        try:
+            while not self._wakeups.stop.is_set():
+                self.state = self._try_round()
+                if reasons := self._wakeups.wait(self._pause_s()):
+                    log.debug("woken by %s", ", ".join(reasons))
+        except Exception as error:  # a broken log stream, for example: there is nobody left to tell but the exit code
+            self._broken = error
+            self._wakeups.request_stop()
 
     def _try_round(self) -> LoopState:
         begin = time.monotonic()
