@@ -18,7 +18,6 @@ from tests.fakes.gpu_script import (
     MESSAGE_TAIL,
     WHOLE,
     Clock,
-    ask,
     complaint,
     has_command,
     has_message,
@@ -48,36 +47,6 @@ def words(gpu: EmulatedDevice) -> Words:
     words = gpu.bar0()
     open_channel(words)
     return words
-
-
-@pytest.mark.parametrize("chip", list(Chip))
-def test_a_knob_is_read(chip: Chip, clock: Clock) -> None:
-    device = EmulatedDevice(chip, knobs={8: 1}, clock=clock)
-    words = device.bar0()
-    open_channel(words)
-    answer = ask(words, clock, 0xC0000000, 0x1310DE7E, 0x0008020C)
-    assert answer[:2] == [0xC0000000, 0x1510DE7E]
-    assert answer[3:5] == [0x13, 0]
-    assert len(answer) == 6
-    assert answer[5] & 0xFFFF == 1
-    assert device.requests == [(0x1310DE7E, 0x0008020C)]
-    assert device.complaints == []
-
-
-def test_a_knob_is_written_and_keeps_its_value_over_a_reset(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:
-    answer = ask(words, clock, 0xC0000000, 0x1310DE7E, 0x0008020D, 0x00000001)
-    assert answer[:2] == [WHOLE, ANSWER]
-    assert answer[3:] == [0x13, 0]
-    assert gpu.knob_writes == [(8, 1)]
-    gpu.reset()
-    clock.now += 3
-    open_channel(words)
-    assert read_knob(words, clock, 8)[5] & 0xFFFF == 1
-    assert gpu.complaints == []
-
-
-def test_the_upper_half_of_a_value_is_rubbish_that_looks_like_a_bus_error(words: Words, clock: Clock) -> None:
-    assert read_knob(words, clock, 8)[5] == 0xBADF0000
 
 
 def test_the_queues_say_what_happens_and_when(words: Words, clock: Clock) -> None:
@@ -172,6 +141,7 @@ def test_an_answer_read_without_a_new_ememc_is_complained_of(gpu: EmulatedDevice
     send(words, *READ_8)
     clock.now += 1
     assert words[EMEMD] != WHOLE
+    assert words[EMEMD] != ANSWER
     assert complaint(gpu) == "EMEMD of port 2 used before EMEMC was written anew"
 
 
@@ -182,8 +152,11 @@ def test_a_packet_without_a_new_ememc_is_complained_of(gpu: EmulatedDevice, word
     assert complaint(gpu) == "a packet before EMEMC was written anew"
 
 
-def test_a_packet_on_a_channel_that_is_not_open_is_complained_of(gpu: EmulatedDevice) -> None:
-    send(gpu.bar0(), *READ_8)
+def test_a_packet_on_a_channel_that_is_not_open_is_complained_of(gpu: EmulatedDevice, clock: Clock) -> None:
+    words = gpu.bar0()
+    send(words, *READ_8)
+    clock.now += 1
+    assert words[MESSAGE_HEAD] == BASE
     assert complaint(gpu) == "a packet on a channel that was not opened since the reset"
 
 
@@ -233,13 +206,25 @@ def test_a_packet_before_the_last_one_is_answered_is_complained_of(
     assert complaint(gpu) == "a packet while the previous request is not answered"
 
 
-def test_a_client_that_waited_in_vain_may_ask_again(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:
-    gpu.faults.fsp_is_silent = True
-    send(words, *READ_8)
-    clock.now += 5
+def test_a_packet_is_forgotten_when_the_channel_is_opened_before_it_was_taken(
+    gpu: EmulatedDevice, words: Words, clock: Clock
+) -> None:
+    send(words, *WRITE_8)
+    open_channel(words)
+    clock.now += 1
     assert not has_message(words)
-    gpu.faults.fsp_is_silent = False
-    assert read_knob(words, clock, 8)[4] == 0
+    assert gpu.knobs[8] == 0
+    assert gpu.complaints == []
+
+
+def test_who_opens_the_channel_does_not_wait_for_the_answer_to_another(
+    gpu: EmulatedDevice, words: Words, clock: Clock
+) -> None:
+    send(words, *READ_8)
+    clock.now += 0.25
+    assert not has_command(words)
+    open_channel(words)
+    send(words, *READ_8)
     assert gpu.complaints == []
 
 

@@ -10,6 +10,7 @@ from tests.fakes.gpu_script import (
     COMMAND_TAIL,
     CONTROL,
     EMEMC,
+    EMEMD,
     MESSAGE_TAIL,
     WHOLE,
     Clock,
@@ -59,6 +60,18 @@ def test_a_silent_fsp_takes_packets_and_never_answers(gpu: EmulatedDevice, words
     assert gpu.knobs[8] == 1
 
 
+def test_a_client_that_waited_in_vain_may_ask_again(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:
+    gpu.faults.fsp_is_silent = True
+    send(words, *READ_8)
+    clock.now += 0.25
+    assert not has_command(words)
+    clock.now += 4.75
+    assert not has_message(words)
+    gpu.faults.fsp_is_silent = False
+    assert read_knob(words, clock, 8)[4] == 0
+    assert gpu.complaints == []
+
+
 def test_a_hung_fsp_leaves_packets_in_the_queue(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:
     gpu.faults.fsp_is_hung = True
     send(words, *WRITE_8)
@@ -87,10 +100,18 @@ def test_the_fsp_answers_with_the_error_that_the_test_names(gpu: EmulatedDevice,
 def test_the_fsp_answers_with_the_words_that_the_test_names(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:
     gpu.faults.answer_instead = (WHOLE, ANSWER, 1, 0x13)
     assert ask(words, clock, *READ_8) == [WHOLE, ANSWER, 1, 0x13]
-    gpu.faults.answer_instead = (WHOLE,)
+    gpu.faults.answer_instead = (WHOLE,) * 256
+    assert ask(words, clock, *READ_8) == [WHOLE] * 256
+
+
+@pytest.mark.parametrize("size", [1, 257])
+def test_the_queue_cannot_carry_an_answer_of_any_size(
+    gpu: EmulatedDevice, words: Words, clock: Clock, size: int
+) -> None:
+    gpu.faults.answer_instead = (WHOLE,) * size
     send(words, *READ_8)
     clock.now += 1
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="cannot tell this size"):
         has_message(words)
 
 
@@ -121,6 +142,8 @@ def test_a_queue_that_a_killed_tool_left_is_dirty_until_the_channel_is_opened(
     words = gpu.bar0()
     gpu.faults.left_in_queue = WRITE_8
     assert words[COMMAND_TAIL] - words[COMMAND_HEAD] == 3 * 4
+    words[EMEMC] = CONTROL
+    assert [words[EMEMD] for _ in WRITE_8] == list(WRITE_8)
     clock.now += 1000
     assert has_command(words)
     open_channel(words)

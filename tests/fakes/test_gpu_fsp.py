@@ -1,11 +1,13 @@
-"""The emulated firmware: packets, messages, knobs, and what it refuses of them.
+"""The emulated firmware: packets, messages, and what it refuses of them.
 
 Every literal is computed by hand from facts/fsp-and-cc-mode.md, sections 3 and 4.
 """
 
 import pytest
 
-from tests.fakes.gpu import Chip, EmulatedDevice, Words
+from tests.fakes.gpu import Chip, EmulatedDevice, Faults, Words
+from tests.fakes.gpu.fsp import Fsp
+from tests.fakes.gpu.knobs import Knobs
 from tests.fakes.gpu_script import (
     ANSWER,
     PRC,
@@ -19,7 +21,6 @@ from tests.fakes.gpu_script import (
     read_knob,
     receive,
     send,
-    write_knob,
 )
 
 READ_8 = (0xC0000000, 0x1310DE7E, 0x0008020C)
@@ -140,6 +141,7 @@ def test_a_request_in_two_packets_is_carried_out(gpu: EmulatedDevice, words: Wor
     clock.now += 1
     assert receive(words)[4] == 0
     assert gpu.knobs[8] == 1
+    assert read_knob(words, clock, 8)[4] == 0
     assert gpu.complaints == []
 
 
@@ -148,7 +150,31 @@ def test_a_continuation_out_of_sequence_gets_no_answer(gpu: EmulatedDevice, word
     clock.now += 1
     assert not has_message(words)
     assert complaint(gpu) == "MCTP header 0x60000000: not sequence 1"
+    send_pieces(words, clock, (0x50000000, 1))
+    assert not has_command(words)
+    assert gpu.complaints[1:] == ["MCTP header 0x50000000 continues no message"]
     assert read_knob(words, clock, 8)[5] & 0xFFFF == 0
+
+
+def test_a_reset_ends_half_a_message(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:
+    send_pieces(words, clock, (0x80000000, PRC, 0x0008020D))
+    gpu.reset()
+    clock.now += 3
+    send_pieces(words, clock, (0x50000000, 1))
+    assert not has_command(words)
+    assert "MCTP header 0x50000000 continues no message" in gpu.complaints
+
+
+def test_a_packet_without_content_is_complained_of() -> None:
+    # The queues of EMEM cannot announce one; the size of another transport's packet can.
+    complaints: list[str] = []
+    fsp = Fsp(Knobs({}, has_ppcie=True), Faults(), complaints.append)
+    assert fsp.take([WHOLE]) is None
+    assert complaints == ["MCTP header 0xc0000000: nothing follows it"]
+
+
+def test_no_two_answers_have_the_same_task_id(words: Words, clock: Clock) -> None:
+    assert len({read_knob(words, clock, 8)[2] for _ in range(3)}) == 3
 
 
 def test_a_start_inside_a_message_begins_anew_and_is_complained_of(
@@ -166,107 +192,3 @@ def test_who_opens_the_channel_does_not_answer_for_half_a_message(
     open_channel(words)
     assert read_knob(words, clock, 8)[4] == 0
     assert gpu.complaints == []
-
-
-# Knobs (section 4)
-
-
-def test_firmware_without_ppcie_says_that_the_knob_does_not_exist(clock: Clock) -> None:
-    gpu = EmulatedDevice(Chip.GH100, has_ppcie=False, clock=clock)
-    words = gpu.bar0()
-    open_channel(words)
-    assert read_knob(words, clock, 45)[4:] == [0x1E3]
-    assert gpu.complaints == []
-    assert write_knob(words, clock, 45, 1) == 0x1E3
-    assert complaint(gpu) == "knob 45 does not exist and is written"
-
-
-@pytest.mark.parametrize(("permission", "knob"), [(1, 2), (3, 4), (33, 34), (5, 6), (7, 8), (9, 10), (44, 45)])
-def test_a_knob_that_is_not_allowed_in_band_cannot_be_changed(clock: Clock, permission: int, knob: int) -> None:
-    gpu = EmulatedDevice(Chip.GH100, knobs={permission: 0}, clock=clock)
-    words = gpu.bar0()
-    open_channel(words)
-    assert read_knob(words, clock, permission)[5] & 0xFFFF == 0
-    assert write_knob(words, clock, knob, 1) not in {0, 0x1E3}
-    assert read_knob(words, clock, knob)[5] & 0xFFFF == 0
-    assert gpu.knob_writes == []
-    assert gpu.complaints == []
-
-
-@pytest.mark.parametrize("knob", [7, 35])
-def test_a_permission_or_an_unused_knob_is_not_for_the_host_to_write(
-    gpu: EmulatedDevice, words: Words, clock: Clock, knob: int
-) -> None:
-    before = gpu.knobs[knob]
-    assert write_knob(words, clock, knob, 2) not in {0, 0x1E3}
-    assert gpu.knobs[knob] == before
-    assert complaint(gpu) == f"knob {knob} is not for the host to write"
-
-
-def test_a_value_of_more_than_16_bits_is_refused(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:
-    assert write_knob(words, clock, 10, 0x10000) not in {0, 0x1E3}
-    assert gpu.knobs[10] == 0
-    assert "has more than 16 bits" in complaint(gpu)
-
-
-@pytest.mark.parametrize("restriction", [2, 4, 34])
-@pytest.mark.parametrize("knob", [6, 8, 45])
-def test_a_protected_mode_is_refused_while_a_legacy_restriction_stands(
-    clock: Clock, restriction: int, knob: int
-) -> None:
-    gpu = EmulatedDevice(Chip.GH100, knobs={restriction: 1}, clock=clock)
-    words = gpu.bar0()
-    open_channel(words)
-    assert write_knob(words, clock, knob, 0) == 0
-    assert write_knob(words, clock, knob, 1) not in {0, 0x1E3}
-    assert gpu.knobs[knob] == 0
-    assert complaint(gpu) == f"knob {knob} := 1 while [{restriction}] are not 0"
-
-
-@pytest.mark.parametrize(
-    ("knobs", "write"),
-    [({}, (6, 1)), ({6: 1, 8: 1}, (8, 0))],
-)
-def test_devtools_staged_alone_is_carried_out_and_complained_of(
-    clock: Clock, knobs: dict[int, int], write: tuple[int, int]
-) -> None:
-    gpu = EmulatedDevice(Chip.GH100, knobs=knobs, clock=clock)
-    words = gpu.bar0()
-    open_channel(words)
-    assert write_knob(words, clock, *write) == 0
-    assert "leaves devtools staged without CC" in complaint(gpu)
-    gpu.reset()
-    assert gpu.active.cc_bits == 0b10
-
-
-@pytest.mark.parametrize(("there", "added"), [(45, 8), (8, 45)])
-def test_ppcie_and_cc_staged_together_are_complained_of(clock: Clock, there: int, added: int) -> None:
-    gpu = EmulatedDevice(Chip.GH100, knobs={there: 1}, clock=clock)
-    words = gpu.bar0()
-    open_channel(words)
-    assert write_knob(words, clock, added, 1) == 0
-    assert complaint(gpu) == f"knob {added} := 1 leaves PPCIE and CC staged together"
-
-
-@pytest.mark.parametrize(
-    "writes",
-    [
-        # Facts, section 4, the rows of the table from a state that makes the order matter.
-        ((45, 0), (10, 0), (6, 0), (8, 0)),
-        ((2, 0), (4, 0), (34, 0), (45, 0), (10, 2), (8, 1), (6, 0)),
-        ((2, 0), (4, 0), (34, 0), (45, 0), (10, 0), (8, 1), (6, 1)),
-        ((2, 0), (4, 0), (34, 0), (6, 0), (8, 0), (10, 2), (45, 1)),
-    ],
-)
-@pytest.mark.parametrize("knobs", [{2: 1, 4: 1, 34: 1}, {8: 1}, {8: 1, 6: 1}, {45: 1, 10: 2}, {6: 1}])
-def test_the_order_of_the_table_is_never_complained_of(
-    clock: Clock, knobs: dict[int, int], writes: tuple[tuple[int, int], ...]
-) -> None:
-    gpu = EmulatedDevice(Chip.GH100, knobs=knobs, clock=clock)
-    words = gpu.bar0()
-    open_channel(words)
-    for knob, value in writes:
-        if read_knob(words, clock, knob)[5] & 0xFFFF != value:
-            assert write_knob(words, clock, knob, value) == 0
-    assert gpu.complaints == []
-    assert {knob: gpu.knobs[knob] for knob, _ in writes} == dict(writes)

@@ -233,8 +233,10 @@ class EmemTransport:
             self._complain(f"a packet of {size} bytes at {head:#x} is not one in the window")
             return
         answer = self._fsp.take(self._emem[head // 4 : (head + size) // 4])
-        if answer is not None and not self._faults.fsp_is_silent:
-            self._asked = rung
+        if answer is None:
+            return
+        self._asked = rung
+        if not self._faults.fsp_is_silent:
             self._outgoing.append(Message(rung + self._answer_time_s, answer))
 
     def _post(self, channel: Channel, words: tuple[int, ...]) -> None:

@@ -97,7 +97,7 @@ class Plugin:
         self._watch.refresh()
         before, self._look = self._look, self._look_at_node()
         for change in health_changes(_all(before.desired), _all(self._look.desired)):
-            log.warning("%s", change)
+            log.log(logging.INFO if change.device.is_healthy else logging.WARNING, "%s", change)
         kubelet = self._find_kubelet()
         blocked = self._blocked()
         failures = self._carry_out(kubelet, blocked)

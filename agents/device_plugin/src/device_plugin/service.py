@@ -119,9 +119,11 @@ class PluginService(DevicePluginServicer):
         """The devices that are still held after the wait; it is one wait for all of them."""
         deadline = time.monotonic() + self._policy.busy_wait_s
         held = self._held(tuple(device for devices in containers for device in devices))
-        while held and (left_s := deadline - time.monotonic()) > 0 and wanted():
+        while held and (left_s := deadline - time.monotonic()) > 0:
             if self._ended.wait(min(left_s, _LOOK_AGAIN_S)):
                 raise DeviceUnavailable("the device plugin is stopping")
+            if not wanted():
+                raise DeviceUnavailable("who asked has gone")
             held = self._held(held)
         if held and self._policy.when_held is WhenHeld.FAIL:
             raise DeviceUnavailable(f"device {label(held[0])} is still in use by a virtual machine")

@@ -91,7 +91,7 @@ class Daemon:
                 self.state = self._try_round()
                 if reasons := self._wakeups.wait(self._pause_s()):
                     log.debug("woken by %s", ", ".join(reasons))
-        except Exception as error:  # a broken log stream, for example: there is nobody left to tell but the exit code
+        except Exception as error:  # noqa: BLE001 - a broken log stream, say: nobody is left to tell but the exit code
             self._broken = error
             self._wakeups.request_stop()
 
