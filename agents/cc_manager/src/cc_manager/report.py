@@ -58,6 +58,4 @@ def plan(planned: Plan) -> Report:
     ]
     notes = [str(problem) for problem in planned.problems]
     notes += grouped((address, "in use by a virtual machine") for address in planned.busy)
-    return Report(
-        tuple(rows), {"phase": "PHASE", "address": "ADDRESS", "action": "ACTION"}, tuple(notes), empty="nothing to do"
-    )
+    return Report(tuple(rows), {"phase": "PHASE", "action": "ACTION"}, tuple(notes), empty="nothing to do")

@@ -29,8 +29,7 @@ def node_problems(number: int, functions: Iterable[PciDevice], inventory: Invent
         return [
             Problem(
                 "not-bound",
-                f"{function.address} is on {f'driver {function.driver}' if function.driver else 'no driver'}, "
-                "not on a VFIO driver",
+                f"{function.address} has no driver, and must be on a VFIO driver",
                 f"run: vfio-manager bind --device {function.address}",
             )
             for function in unbound

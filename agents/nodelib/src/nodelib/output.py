@@ -1,6 +1,7 @@
 """What the commands print: tables for people in 80 columns, JSON and YAML for programs."""
 
 import json
+import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 import click
 
 Record = Mapping[str, object]
+_PLACES = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]|IOMMU group \d+")
+_NARROWEST = 12
+"""A column is never cut below this width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +50,23 @@ def echo(report: Report, output: str) -> None:
 def grouped(reasons: Iterable[tuple[object, str]]) -> tuple[str, ...]:
     """One note for all devices that have the same reason: eight GPUs asleep are one thing to know, not eight.
 
-    *reasons* are addresses and texts; texts that differ only by their device's address count as the same.
+    *reasons* are names (addresses, ids) and texts; texts that differ only in the addresses and IOMMU groups that they
+    speak of are the same reason, and the first stands for all.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
-    for address, text in reasons:
-        groups.setdefault(text.replace(str(address), "*"), []).append((str(address), text))
+    for name, text in reasons:
+        groups.setdefault(_PLACES.sub("*", text), []).append((str(name), text))
     notes = []
     for members in groups.values():
-        address, text = members[0]
-        others = f" and {len(members) - 1} more" if len(members) > 1 else ""
-        notes.append(f"{address}{others}: {text.removeprefix(f'{address}: ')}")
+        name, text = members[0]
+        others = len(dict.fromkeys(member for member, _ in members)) - 1
+        notes.append(f"{name}{f' and {others} more' if others else ''}: {text.removeprefix(f'{name}: ')}")
     return tuple(notes)
 
 
 def sentence(text: str, indent: str = "") -> str:
     """*text* wrapped to the terminal's width, continuation lines set in."""
-    width = max(40, min(100, shutil.get_terminal_size((80, 24)).columns))
+    width = max(40, min(100, _terminal_width()))
     return textwrap.fill(
         text,
         width,
@@ -77,15 +82,30 @@ def _table(report: Report) -> str:
         return "\n".join([report.empty, *(sentence(note) for note in report.notes)])
     lines = [list(report.columns.values())]
     lines += [[_cell(row.get(field)) for field in report.columns] for row in report.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(report.columns))]
+    widths = _fitting([max(len(line[column]) for line in lines) for column in range(len(report.columns))])
     text = [_line(line, widths) for line in lines]
     if report.notes:
         text += ["", *(sentence(note) for note in report.notes)]
     return "\n".join(text)
 
 
+def _terminal_width() -> int:
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def _fitting(widths: list[int]) -> list[int]:
+    """*widths* with the widest columns cut until a line fits the terminal; JSON has everything whole."""
+    while sum(widths) + 2 * (len(widths) - 1) > _terminal_width() and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return "  ".join(_cut(cell, width).ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 2]}.."
 
 
 def _cell(value: object) -> str:

@@ -1,6 +1,8 @@
 """The options that all agents share, and how a flag, its environment variable and its check become one setting."""
 
 import functools
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from nodelib.names import alias_problem
 from nodelib.node import Node
 from nodelib.pci import PciAddress
 from nodelib.vfio import Naming, VfioMode
+
+_DAY_S = 86_400.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
@@ -123,7 +127,7 @@ def daemon_options(function: Callable[..., R]) -> Callable[..., R]:
             default=30.0,
             show_default=True,
             show_envvar=True,
-            type=click.FloatRange(min=0.1),
+            type=click.FloatRange(min=0.1, max=_DAY_S),
             help="Seconds after which the node is looked at again without any event.",
         ),
         click.option(
@@ -136,6 +140,8 @@ def daemon_options(function: Callable[..., R]) -> Callable[..., R]:
     )
     @functools.wraps(function)
     def with_daemon(*args: Any, interval_s: float, listen: str, **kwargs: Any) -> R:
+        if math.isnan(interval_s):  # which passes every comparison with a limit
+            raise click.BadParameter("nan is no number of seconds", param_hint="--interval")
         return function(*args, daemon=DaemonSettings(interval_s, listen), **kwargs)
 
     return with_daemon
@@ -164,12 +170,20 @@ def dry_run_option(function: F) -> F:
     )(function)
 
 
+class _MayBeEmpty(click.Option):
+    """An option whose variable may be set to nothing, which means something; click would take it for not set."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        return os.environ.get(self.envvar) if isinstance(self.envvar, str) else super().resolve_envvar_value(ctx)
+
+
 def naming_options(function: Callable[..., R]) -> Callable[..., R]:
     """Aliases and VFIO mode, the same for kata-manager and device-plugin; the verb gets them as `naming`."""
 
     @options(
         click.option(
             "--gpu-alias",
+            cls=_MayBeEmpty,
             envvar="P_GPU_ALIAS",
             default="pgpu",
             show_default=True,
@@ -178,6 +192,7 @@ def naming_options(function: Callable[..., R]) -> Callable[..., R]:
         ),
         click.option(
             "--nvswitch-alias",
+            cls=_MayBeEmpty,
             envvar="NVSWITCH_ALIAS",
             default="nvswitch",
             show_default=True,

@@ -37,9 +37,9 @@ def status(inventory: Inventory, plan: Plan, choice: DriverChoice) -> Report:
 def plan(plan: Plan) -> Report:
     """The steps in order, and what is left alone with the reason."""
     rows = [{"address": str(device.address), "action": str(step)} for device in plan.devices for step in device.steps]
-    rows += [{"address": str(refusal.address), "action": "leave alone"} for refusal in plan.refusals]
+    rows += [{"address": str(refusal.address), "action": f"leave {refusal.address} alone"} for refusal in plan.refusals]
     notes = grouped((refusal.address, str(refusal.problem)) for refusal in plan.refusals)
-    return Report(tuple(rows), {"address": "ADDRESS", "action": "ACTION"}, notes, empty="nothing to do")
+    return Report(tuple(rows), {"action": "ACTION"}, notes, empty="nothing to do")
 
 
 def _row(device: PciDevice, inventory: Inventory, choice: DriverChoice) -> dict[str, object]:
