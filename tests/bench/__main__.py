@@ -1,0 +1,149 @@
+"""`python -m tests.bench`: prints a table of what was measured beside the design's targets (DESIGN, section 6)."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cc_manager.access import Access
+from cc_manager.mode import CcMode
+from cc_manager.setter import ModeSetter
+from cc_manager.settings import Settings as CcSettings
+from device_plugin.reconcile import Plugin
+from kata_manager.reconcile import SpecKeeper
+from kata_manager.settings import Settings as KataSettings
+from nodelib.nvidia import Kind, kind_of
+from nodelib.pci import PciDevice
+from tests.bench.measure import (
+    Figure,
+    command,
+    cpu_ms,
+    median,
+    percentile,
+    process_ms,
+    resident_mib,
+    running,
+    wall_ms,
+)
+from tests.fakes.gpu import Chip, EmulatedDevice
+from tests.fakes.kubelet import Kubelet
+from tests.fakes.node import SimulatedNode
+from tests.fakes.topologies import Drivers, build
+from vfio_manager.reconcile import Binder
+from vfio_manager.settings import Settings as VfioSettings
+from vfio_manager.settings import SwitchPolicy
+
+GPU = "nvidia.com/pgpu"
+VERBS = (("vfio-manager", "status"), ("kata-manager", "spec"), ("cc-manager", "status"), ("device-plugin", "list"))
+
+
+def main() -> None:
+    """Measure everything, a line at a time."""
+    logging.disable(logging.CRITICAL)
+    print(f"{'WHAT':52} {'MEASURED':34} TARGET")
+    for part in (scans, idle_rounds, binds, mode_changes, quick_answers, plugin_life):
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            for figure in part(Path(folder)):
+                print(f"{figure.what:52} {figure.measured:34} {figure.target}", flush=True)
+
+
+def scans(folder: Path) -> Iterator[Figure]:
+    for topology, target in (("dgx-h100", "<= 5 ms"), ("scale-512", "<= 150 ms, linear")):
+        with build(topology, folder / topology, drivers=Drivers(gpu="vfio-pci", nvswitch="vfio-pci")) as kernel:
+            node = kernel.node()
+            found = len(node.scan().devices)
+            times = wall_ms(node.scan, 20)
+            yield Figure(f"scan of {topology} ({found} functions read in full)", f"{median(times):.1f} ms", target)
+
+
+def idle_rounds(folder: Path) -> Iterator[Figure]:
+    with SimulatedNode("dgx-h100", folder) as simulated:
+        binder = Binder(simulated.node, VfioSettings())
+        binder.bind()
+        keeper = SpecKeeper(simulated.node, KataSettings())
+        plugin = Plugin(simulated.node)
+        rounds: tuple[tuple[str, Callable[[], object]], ...] = (
+            ("vfio-manager", binder.round),
+            ("kata-manager", keeper.round),
+            ("device-plugin", plugin.round),
+        )
+        for name, one_round in rounds:
+            yield Figure(f"idle round of {name}, 8 GPUs", f"{cpu_ms(one_round, 20):.1f} ms CPU", "<= 10 ms CPU")
+        plugin.close()
+
+
+def binds(folder: Path) -> Iterator[Figure]:
+    for delay_s, target in ((0.0, "kernel's own time + 200 ms"), (0.3, "<= 450 ms")):
+        with build("hgx-b200", folder / f"{delay_s}") as kernel:
+            kernel.faults.bind_s = delay_s
+            binder = Binder(kernel.node(), VfioSettings(ready_file=""))
+            begin = time.perf_counter()
+            outcome = binder.bind()
+            took_ms = (time.perf_counter() - begin) * 1000
+            state = "" if outcome.ok else " (FAILED)"
+            yield Figure(
+                f"bind of 8 GPUs, {delay_s * 1000:.0f} ms each in the kernel", f"{took_ms:.0f} ms{state}", target
+            )
+
+
+def mode_changes(folder: Path) -> Iterator[Figure]:
+    times: dict[str, float] = {}
+    for topology in ("gh200", "dgx-h100"):
+        with SimulatedNode(topology, folder / topology, make_device=slow_to_boot) as simulated:
+            Binder(simulated.node, VfioSettings(ready_file="", nvswitches=SwitchPolicy.ALWAYS)).bind()
+            setter = ModeSetter(simulated.node, Access(simulated.node, simulated.map_words), CcSettings())
+            begin = time.perf_counter()
+            outcome = setter.set(CcMode.ON)
+            times[topology] = time.perf_counter() - begin
+            if not outcome.ok:
+                yield Figure(f"mode change on {topology}", f"FAILED: {outcome.reasons[0]}", "")
+    one, eight = times["gh200"], times["dgx-h100"]
+    yield Figure(
+        "mode change: 8 GPUs and 4 switches / 1 GPU", f"{eight:.2f} s / {one:.2f} s = {eight / one:.2f}", "<= 1.25"
+    )
+
+
+def slow_to_boot(device: PciDevice) -> EmulatedDevice:
+    """Boots in a second, as real ones do in one to three."""
+    chip = Chip.NVSWITCH_GEN3 if kind_of(device) is Kind.NVSWITCH else Chip.GH100
+    return EmulatedDevice(chip, boot_time_s=1.0)
+
+
+def quick_answers(folder: Path) -> Iterator[Figure]:
+    with build("dgx-h100", folder / "host", drivers=Drivers(gpu="vfio-pci", nvswitch="vfio-pci")) as kernel:
+        root = str(kernel.host.root)
+        for name, verb in VERBS:
+            shown = process_ms(command(name), verb, "--host-root", root)
+            helped = process_ms(command(name), "--help")
+            yield Figure(f"{name} {verb} / --help", f"{shown:.0f} ms / {helped:.0f} ms", "<= 250 ms")
+
+
+def plugin_life(folder: Path) -> Iterator[Figure]:
+    with build("dgx-h100", folder / "host", drivers=Drivers(gpu="vfio-pci", nvswitch="vfio-pci")) as kernel:
+        plugins = kernel.host.root / "var/lib/kubelet/device-plugins"
+        with Kubelet(plugins, kernel.host.root / "var/lib/kubelet/pod-resources") as kubelet:
+            begin = time.perf_counter()
+            run = (command("device-plugin"), "run", "--host-root", str(kernel.host.root), "--cdi", "write")
+            with running(*run) as process:
+                kubelet.wait_until(lambda: kubelet.allocatable(GPU) == 8, 20)
+                started = f"{(time.perf_counter() - begin) * 1000:.0f} ms"
+                yield Figure("device-plugin: process start -> registered, 12 devices", started, "<= 300 ms")
+                yield Figure("device-plugin: resident memory", f"{resident_mib(process.pid):.0f} MiB", "<= 40 MiB")
+                back = []
+                for _ in range(20):
+                    kubelet.restart(gap_s=0.05)
+                    begin = time.perf_counter()
+                    kubelet.wait_until(lambda: kubelet.allocatable(GPU) == 8, 20)
+                    back.append((time.perf_counter() - begin) * 1000)
+                again = f"median {median(back):.0f} ms, p95 {percentile(back, 95):.0f} ms"
+                yield Figure("device-plugin: kubelet restart -> registered again", again, "p95 <= 250 ms")
+        for name, verb in (("vfio-manager", "run"), ("kata-manager", "run")):
+            with running(command(name), verb, "--host-root", str(kernel.host.root)) as process:
+                time.sleep(1.0)
+                memory = f"{resident_mib(process.pid):.0f} MiB"
+                yield Figure(f"{name}: resident memory", memory, "<= 30 MiB")
+
+
+if __name__ == "__main__":
+    main()
