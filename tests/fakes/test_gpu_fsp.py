@@ -158,6 +158,7 @@ def test_a_continuation_out_of_sequence_gets_no_answer(gpu: EmulatedDevice, word
 
 def test_a_reset_ends_half_a_message(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:
     send_pieces(words, clock, (0x80000000, PRC, 0x0008020D))
+    assert not has_command(words)
     gpu.reset()
     clock.now += 3
     send_pieces(words, clock, (0x50000000, 1))
