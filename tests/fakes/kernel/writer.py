@@ -1,0 +1,134 @@
+"""Between nodelib's KernelWriter and the simulated kernel: writes in this process, and in children with a deadline."""
+
+import contextlib
+import secrets
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from nodelib.kernel_writes import KernelWriter
+from nodelib.pci import PciAddress
+from tests.fakes.kernel import hold_child, write_child
+from tests.fakes.kernel.core import Core
+
+_WAIT_S = 10
+
+
+class SimulatedWriter(KernelWriter):
+    """KernelWriter with its own deadline, kill and refusal of second writes; only the kernel behind it is ours."""
+
+    def __init__(
+        self,
+        write: Callable[[Path, str], int],
+        write_config: Callable[[Path, int, bytes], None],
+        socket_name: str,
+    ) -> None:
+        super().__init__(child=(sys.executable, "-I", "-S", write_child.__file__, socket_name))
+        self._write_to_kernel = write
+        self._write_config_to_kernel = write_config
+
+    def write_config(self, address: PciAddress, path: Path, offset: int, data: bytes) -> None:
+        self._refuse_while_hung(address)
+        self._write_config_to_kernel(path, offset, data)
+
+    def close(self) -> None:
+        """Reap the children that were abandoned; the kernel has let go of them by now."""
+        for child in self._abandoned.values():
+            child.wait(_WAIT_S)
+            if child.stdout:
+                child.stdout.close()
+
+    def _write_now(self, path: Path, value: str) -> int:
+        return self._write_to_kernel(path, value)
+
+
+class WriteServer:
+    """Answers the children, each in a thread of its own; its socket's name needs no file, so no path is too long."""
+
+    def __init__(self, core: Core, write: Callable[[Path, str], int]) -> None:
+        self.name = f"simulated-kernel-{secrets.token_hex(8)}"
+        self._core = core
+        self._write = write
+        self._threads: list[threading.Thread] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(f"\0{self.name}")
+        self._socket.listen(64)
+        self._acceptor = threading.Thread(target=self._accept, name="simulated-kernel", daemon=True)
+        self._acceptor.start()
+
+    def close(self) -> None:
+        """To be called when the kernel has been stopped, so that no write waits any more."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
+        self._socket.close()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_until_idle(self, timeout_s: float) -> None:
+        """Until the kernel is through with all that children have asked, abandoned ones too."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+            assert not thread.is_alive(), "the kernel still carries out a write"
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                child, _ = self._socket.accept()
+            except OSError:
+                return  # shut down
+            thread = threading.Thread(target=self._serve, args=(child,), name="simulated-write", daemon=True)
+            self._threads = [*(t for t in self._threads if t.is_alive()), thread]
+            thread.start()
+
+    def _serve(self, child: socket.socket) -> None:
+        with child, contextlib.ExitStack() as holding:
+            (pid,) = struct.unpack("i4x4x", child.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            self._core.caller.on_block = lambda: self._hold(pid, holding)
+            try:
+                text = b"".join(iter(lambda: child.recv(65536), b"")).decode()
+                path, _, value = text.partition("\0")
+                answer = self._write(Path(path), value)
+                # The kernel has finished whether or not somebody still wants to know.
+                child.sendall(str(answer).encode())
+            except OSError:
+                return
+            finally:
+                self._core.caller.on_block = None
+
+    def _hold(self, pid: int, holding: contextlib.ExitStack) -> None:
+        self._core.caller.on_block = None  # once is enough
+        holding.callback(Hold(pid).close)
+
+
+class Hold:
+    """A process that outlives being killed, until `close`."""
+
+    def __init__(self, pid: int) -> None:
+        self._holder = subprocess.Popen(
+            [sys.executable, "-I", "-S", hold_child.__file__, str(pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def succeeds(self) -> bool:
+        assert self._holder.stdout is not None
+        return self._holder.stdout.read(1) == b"0"
+
+    def close(self) -> None:
+        self._holder.communicate()
+
+
+def can_hold_children() -> bool:
+    """Whether this machine permits ptrace; without it a killed write dies at once, whatever the kernel still does."""
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE) as process:
+        hold = Hold(process.pid)
+        try:
+            return hold.succeeds()
+        finally:
+            hold.close()
+            process.kill()
