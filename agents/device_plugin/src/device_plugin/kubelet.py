@@ -130,7 +130,8 @@ def _reason(error: grpc.RpcError) -> str:
         return str(error)
     code = error.code()
     if code is grpc.StatusCode.UNAVAILABLE:
-        return f"the kubelet does not answer on its socket ({error.details()})"
+        # What follows the first clause is grpc's account of how it tried.
+        return f"the kubelet does not answer on its socket ({(error.details() or '').partition(';')[0]})"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"the kubelet did not answer within {ANSWER_TIMEOUT_S:g} s"
     return f"the kubelet refused: {error.details()}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from device_plugin.inventory import Devices
 from nodelib.inventory import DeviceFault, Inventory
 from nodelib.nvidia import model_of
-from nodelib.output import Report
+from nodelib.output import Report, grouped
 from nodelib.pci import PciDevice
 from nodelib.problem import Problem
 from nodelib.vfio import AssignableDevice, without_group
@@ -36,9 +36,11 @@ def for_programs(devices: Devices, inventory: Inventory) -> Report:
 def for_people(devices: Devices, inventory: Inventory) -> Report:
     """The same, short enough for a terminal, and the reasons as sentences below."""
     rows = tuple(_short(row) for row in for_programs(devices, inventory).rows)
-    notes = [f"{device.id}: {problem}" for device in devices for problem in device.problems]
-    notes += [f"{device.address} is left out: {problem}" for device, problem in without_group(inventory)]
-    notes += [str(fault) for fault in inventory.faults]
+    notes = [
+        *grouped((device.id, str(problem)) for device in devices for problem in device.problems),
+        *grouped((device.address, f"left out: {problem}") for device, problem in without_group(inventory)),
+        *(str(fault) for fault in inventory.faults),
+    ]
     columns = COLUMNS if _width(rows) <= WIDTH else {k: v for k, v in COLUMNS.items() if k != "model"}
     return Report(rows, columns, tuple(notes), empty="no NVIDIA GPU or NVSwitch on this node")
 
