@@ -29,7 +29,8 @@ def node_problems(number: int, functions: Iterable[PciDevice], inventory: Invent
         return [
             Problem(
                 "not-bound",
-                f"{function.address} has no driver, and must be on a VFIO driver",
+                f"{function.address} {f'is on {function.driver}' if function.driver else 'has no driver'}, "
+                "and must be on a VFIO driver",
                 f"run: vfio-manager bind --device {function.address}",
             )
             for function in unbound

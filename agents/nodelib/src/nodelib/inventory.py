@@ -68,9 +68,14 @@ class Inventory:
         may still hold it; this is the only thing a daemon carries from round to round. A device that is there and
         has lost its group is leaving: the kernel removes the group before the device.
         """
-        known = {d.address: d for d in (*earlier.absent, *earlier.devices) if d.iommu_group is not None}
-        here = {device.address for device in self.devices if device.iommu_group is not None}
-        gone = (d for a, d in sorted(known.items()) if a not in here and is_assignable_kind(d))
+        seen = (d for d in (*earlier.devices, *earlier.absent) if is_assignable_kind(d))
+        known = {d.address: d for d in sorted(seen, key=lambda d: d.iommu_group is not None)}  # with its group, if any
+        here = self.by_address
+        gone = (
+            d
+            for a, d in sorted(known.items())
+            if a not in here or (d.iommu_group is not None and here[a].iommu_group is None)
+        )
         return replace(self, absent=tuple(gone))
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,10 +138,9 @@ class Kube:
             return self._access.token
         try:
             return Path(self._access.token_file).read_text(encoding="ascii").strip()
-        except OSError as error:
-            raise ApiError(
-                UNREACHABLE, f"cannot read the token {self._access.token_file} ({error.strerror})"
-            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise ApiError(UNREACHABLE, f"cannot read the token {self._access.token_file} ({reason})") from error
 
 
 class Watch:
@@ -164,8 +163,9 @@ class Watch:
             raise ApiError(UNREACHABLE, f"the watch of {self._path} broke ({_words(error)})") from error
 
     def cut(self) -> None:
-        """End the watch although its reader is blocked."""
-        self._response.shutdown()
+        """End the watch although its reader is blocked; one that has ended meanwhile is none to cut."""
+        with suppress(RuntimeError, ValueError, OSError):
+            self._response.shutdown()
 
 
 def _with_query(path: str, query: Mapping[str, str]) -> str:

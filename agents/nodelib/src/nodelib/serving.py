@@ -1,6 +1,8 @@
 """/healthz, /readyz and /metrics of a daemon, over HTTP, imported only where `--listen` asks for it."""
 
 import contextlib
+import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +23,7 @@ HUNG_AFTER_S = 300.0
 def parse_listen(text: str) -> tuple[str, int]:
     """The address and port that `--listen` names. Raises InvalidValue."""
     address, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise InvalidValue(f"--listen {text!r} is not ADDRESS:PORT, as in 0.0.0.0:9400 or [::1]:9400")
     return address.strip("[]"), int(port)
 
@@ -38,18 +40,29 @@ def served(
     registry.register(_Collector(lambda: (*_loop_metrics(state(), prefix), *metrics())))
     host, port = parse_listen(listen)
     try:
-        server = ThreadingHTTPServer((host, port), _handler(state, registry))
+        server = _Server(host, port, _handler(state, registry))
     except OSError as error:
         raise InvalidValue(f"--listen {listen}: {error.strerror}") from error
-    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
     thread.start()
     try:
-        yield f"http://{host}:{server.server_address[1]}"
+        yield f"http://{f'[{host}]' if ':' in host else host}:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
         thread.join(1)
+
+
+class _Server(ThreadingHTTPServer):
+    """Listens on IPv4, or on IPv6 where the address is one."""
+
+    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), handler)
+
+    def server_bind(self) -> None:
+        """Past HTTPServer's own, which asks the resolver for this machine's name: that can take seconds."""
+        socketserver.TCPServer.server_bind(self)
 
 
 def _handler(state: Callable[[], LoopState], registry: CollectorRegistry) -> type[BaseHTTPRequestHandler]:
