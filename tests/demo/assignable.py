@@ -9,10 +9,10 @@ import grpc
 from cc_manager.labels import DEVICES, MESSAGE, MODE, READY, STATE
 from cc_manager.mode import CcMode
 from cc_manager.plan import plan_transition
-from nodelib.cdi_files import SpecReader
 from nodelib.kubelet import podresources_v1_pb2, podresources_v1_pb2_grpc
 from nodelib.nvidia import VENDOR_NVIDIA
 from nodelib.pci import PciAddress, is_vfio_driver
+from nodelib.spec_folder import SpecReader
 from tests.demo.agents import RunningAgents
 from tests.demo.screen import Screen
 from tests.fakes.kubelet_values import PodAllocation

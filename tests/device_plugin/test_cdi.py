@@ -6,7 +6,7 @@ import pytest
 
 from device_plugin.settings import CdiMode, Settings
 from nodelib.cdi import specs_for
-from nodelib.cdi_files import spec_text
+from nodelib.spec_files import spec_text
 from nodelib.vfio import Naming, assignable_devices
 from tests.device_plugin.small_node import PGPU, RunningPlugin, SmallNode
 from tests.fakes.kubelet import Kubelet

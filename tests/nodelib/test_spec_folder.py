@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodelib.cdi import CdiDevice, CdiSpec
-from nodelib.cdi_files import SpecFile, SpecReader, parse_file, spec_file_name, spec_text
 from nodelib.errors import NodeError
-from nodelib.spec_folder import RemoveSpec, SpecPlan, WriteSpec, apply, plan_removal, plan_specs
+from nodelib.spec_files import SpecFile, parse_file, spec_file_name, spec_text
+from nodelib.spec_folder import SpecReader, apply
+from nodelib.spec_plan import RemoveSpec, SpecPlan, WriteSpec, plan_removal, plan_specs
 from tests.nodelib.samples import PROPERTY
-from tests.nodelib.test_cdi_files import foreign
+from tests.nodelib.test_spec_files import foreign
 
 GPUS = CdiSpec("nvidia.com/pgpu", (CdiDevice("65", ("/dev/vfio/65",)), CdiDevice("66", ("/dev/vfio/66",))))
 SWITCHES = CdiSpec("nvidia.com/nvswitch", (CdiDevice("7", ("/dev/vfio/7",)),))

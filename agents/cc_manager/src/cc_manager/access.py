@@ -1,6 +1,5 @@
 """Opening a device for register access: awake, memory decoding on, BAR0 mapped, and as it was afterwards."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -73,11 +72,8 @@ class Access:
             return
         if device.power_control not in (None, "on"):
             sysfs.keep_awake(address)
-        deadline = time.monotonic() + WAKE_TIMEOUT_S
-        while sysfs.pci_device(address).is_asleep:
-            if time.monotonic() > deadline:
-                raise DeviceError(address, f"it does not wake up ({device.power_state}); reset or power-cycle it")
-            self._clock.sleep(_WAKE_POLL_S)
+        if not self._clock.wait_until(lambda: not sysfs.pci_device(address).is_asleep, WAKE_TIMEOUT_S, _WAKE_POLL_S):
+            raise DeviceError(address, f"it does not wake up ({device.power_state}); reset or power-cycle it")
 
     def _command(self, address: PciAddress) -> int:
         answer = self._node.sysfs.config([address])[address]

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 from cc_manager.labels import NodeView, Publication
@@ -11,6 +12,7 @@ from nodelib.kube import UNREACHABLE, ApiAccess, ApiError, Kube, Watch, in_clust
 log = logging.getLogger(__name__)
 
 WATCH_S = 300.0
+_EXPIRED = 410
 _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -44,26 +46,28 @@ class KubeNode:
         """Call *on_change* when labels or annotations become other than we know, until *stop*; no failure ends it."""
         failures = 0
         while not stop.is_set():
+            begin = time.monotonic()
             try:
-                for view in self._views():
-                    failures = 0
+                for view in self._views(stop):
                     if view != self._known:
                         on_change(f"labels of node {self._name}")
             except ApiError as error:
                 if stop.is_set():
                     return
                 self._version = ""  # list anew: only then is it sure that nothing was missed
-                pause_s = error.retry_after_s or _RETRY_S[min(failures, len(_RETRY_S) - 1)]
+                if time.monotonic() - begin > _RETRY_S[-1]:
+                    failures = 0  # it went well for a while; a list alone says nothing, the watch may be refused
+                pause_s = _pause_s(error, failures)
                 failures += 1
                 log.warning("%s; the label is watched again in %g s", error, pause_s)
                 stop.wait(pause_s)
 
     def stop_watching(self) -> None:
         """End a watch that is open; its thread is blocked in a read."""
-        if self._open is not None:
-            self._open.cut()
+        if (watch := self._open) is not None:
+            watch.cut()
 
-    def _views(self) -> Iterator[NodeView]:
+    def _views(self, stop: threading.Event) -> Iterator[NodeView]:
         """The node now where it was not listed yet, then at each change, until the server ends the watch."""
         query = {"fieldSelector": f"metadata.name={self._name}"}
         if not self._version:
@@ -75,6 +79,8 @@ class KubeNode:
         with self._kube.watch("/api/v1/nodes", {**query, "resourceVersion": self._version}, WATCH_S) as watch:
             self._open = watch
             try:
+                if stop.is_set():
+                    return  # whoever stops us may have looked for an open watch before there was one
                 for event in watch:
                     if (view := self._take(event)) is not None:
                         yield view
@@ -89,8 +95,7 @@ class KubeNode:
         if event.get("type") == "ERROR":
             code = node.get("code")
             status = code if isinstance(code, int) else UNREACHABLE
-            # 410: the version is older than the server remembers; nothing is wrong, the list is read again at once.
-            raise ApiError(status, f"the watch ended ({node.get('message', 'no reason given')})", 0.01)
+            raise ApiError(status, f"the watch ended ({node.get('message', 'no reason given')})")
         self._version = _text(node, "metadata", "resourceVersion") or self._version
         return None if event.get("type") == "BOOKMARK" else _view(node)
 
@@ -104,6 +109,7 @@ def _kubeconfig_access(path: str) -> ApiAccess:
     """The current context of a kubeconfig file, whatever way of logging in it uses."""
     # The full client (44 MiB) reads kubeconfig files with all their ways of logging in; nothing else of it is used.
     try:
+        import yaml
         from kubernetes import client, config
     except ImportError:
         raise NotSupported(
@@ -112,8 +118,10 @@ def _kubeconfig_access(path: str) -> ApiAccess:
     configuration = client.Configuration()
     try:
         config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]  # untyped library
-    except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidValue(f"kubeconfig {path} cannot be used: {error}") from error
+    except (config.ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidValue(f"kubeconfig {path} cannot be used: {' '.join(str(error).split())}") from error
+    if not configuration.host.startswith(("https://", "http://")):
+        raise InvalidValue(f"kubeconfig {path} cannot be used: {configuration.host!r} is no server's address")
     bearer = configuration.auth_settings().get("BearerToken", {}).get("value") or ""
     return ApiAccess(
         configuration.host,
@@ -125,6 +133,14 @@ def _kubeconfig_access(path: str) -> ApiAccess:
     )
 
 
+def _pause_s(error: ApiError, failures: int) -> float:
+    """How long to wait after so many failures in a row before this one."""
+    # 410: the version is older than the server remembers; nothing is wrong, unless the next list does not mend it.
+    if error.status == _EXPIRED and not failures:
+        return 0.01
+    return error.retry_after_s or _RETRY_S[min(failures, len(_RETRY_S) - 1)]
+
+
 def _text(document: Mapping[str, object], *keys: str) -> str:
     value: object = document
     for key in keys:
@@ -132,8 +148,8 @@ def _text(document: Mapping[str, object], *keys: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _view(node: Mapping[str, object]) -> NodeView:
-    metadata = node.get("metadata")
+def _view(node: object) -> NodeView:
+    metadata = node.get("metadata") if isinstance(node, dict) else None
     if not isinstance(metadata, dict):
         raise ApiError(UNREACHABLE, "the API server answered with a node that has no metadata")
     return NodeView(_texts(metadata.get("labels")), _texts(metadata.get("annotations")))

@@ -69,14 +69,17 @@ def succeeded(mode: CcMode, devices: str, count: int) -> Publication:
     return Publication(mode.value, _READY_VALUES[mode], f"{count} devices verified in mode {mode}", devices)
 
 
-def changing(mode: CcMode) -> Publication:
-    """A change begins: nothing may be scheduled from here on. Never `false`, which attracts plain Kata pods."""
-    return Publication(None, "", f"changing to mode {mode}")
+def changing(mode: CcMode, devices: str) -> Publication:
+    """A change begins: nothing may be scheduled from here on. Never `false`, which attracts plain Kata pods.
+
+    *devices* leaves out those that change: if we die on the way, nobody may believe what they were before.
+    """
+    return Publication(None, "", f"changing to mode {mode}", devices)
 
 
-def waiting(mode: CcMode, reason: str) -> Publication:
+def waiting(mode: CcMode, reason: str, devices: str) -> Publication:
     """The change waits; the last verified mode stays published."""
-    return Publication(None, "", f"waiting to change to mode {mode}: {reason}")
+    return Publication(None, "", f"waiting to change to mode {mode}: {reason}", devices)
 
 
 def nothing_there() -> Publication:
@@ -92,10 +95,13 @@ def failed(reason: str, devices: str | None = None) -> Publication:
 def format_verified(
     observations: Iterable[Observation], known: Mapping[PciAddress, Verified], *, boot_id: str, now: str
 ) -> str:
-    """The devices annotation: each device's mode and when it was verified; an entry that still holds keeps its time."""
+    """The devices annotation: each device's mode and when it was verified; an entry that still holds keeps its time.
+
+    A device that its next reset would change is not in it: the VM that opens it causes that reset.
+    """
     entries: dict[str, dict[str, str]] = {}
     for one in observations:
-        if one.active is None or one.active.mode is None:
+        if one.active is None or one.active.mode is None or one.is_left_staged:
             continue
         entry = Verified(one.active.mode, now, boot_id)
         before = known.get(one.address)

@@ -44,6 +44,11 @@ class Observation:
     def address(self) -> PciAddress:
         return self.device.address
 
+    @property
+    def is_left_staged(self) -> bool:
+        """Whether the next reset will put another mode in force than the active one."""
+        return self.staged is not None and self.active is not None and self.staged != self.active
+
     def is_in(self, mode: CcMode) -> bool:
         """Whether the device is known to show what it must on a node in *mode*, now and after its next reset."""
         if self.part is None or self.active is None:

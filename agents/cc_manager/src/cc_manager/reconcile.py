@@ -85,7 +85,8 @@ class Reconciler:
             return RoundResult(ready=False, message=labels.nothing_there().message)
         plan = plan_transition(observations, mode)
         if plan.phases:
-            view = self._kube_node.publish(labels.changing(mode), view)
+            staying = [one for one in observations if one.is_in(mode)]
+            view = self._kube_node.publish(labels.changing(mode, self._devices(staying, verified)), view)
             self._ready_file.retract()
         begin = time.monotonic()
         outcome = self._setter.bring_to(plan, observations, verified)
@@ -110,19 +111,20 @@ class Reconciler:
         )
 
     def _publish(self, view: NodeView, outcome: Outcome, verified: dict[PciAddress, Verified]) -> RoundResult:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        devices = labels.format_verified(
-            outcome.observations, verified, boot_id=boot_id(self._setter.node.host), now=now
-        )
+        devices = self._devices(outcome.observations, verified)
         reason = "; ".join(outcome.reasons)
         if outcome.waits:
-            self._tell(view, labels.waiting(outcome.mode, reason))
+            self._tell(view, labels.waiting(outcome.mode, reason, devices))
             return RoundResult(ready=False, message=f"waiting to change to mode {outcome.mode}: {reason}", retry=True)
         if not outcome.ok:
             return self._fail(view, reason, devices=devices, retry=True)
         said = labels.succeeded(outcome.mode, devices, len(outcome.observations))
         self._tell(view, said)
         return RoundResult(ready=True, message=said.message)
+
+    def _devices(self, observations: Iterable[Observation], verified: dict[PciAddress, Verified]) -> str:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return labels.format_verified(observations, verified, boot_id=boot_id(self._setter.node.host), now=now)
 
     def _fail(self, view: NodeView, reason: str, *, retry: bool, devices: str | None = None) -> RoundResult:
         self._tell(view, labels.failed(reason, devices))

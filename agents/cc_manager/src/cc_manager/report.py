@@ -58,4 +58,5 @@ def plan(planned: Plan) -> Report:
     ]
     notes = [str(problem) for problem in planned.problems]
     notes += grouped((address, "in use by a virtual machine") for address in planned.busy)
-    return Report(tuple(rows), {"phase": "PHASE", "action": "ACTION"}, tuple(notes), empty="nothing to do")
+    empty = "nothing to do" if planned.is_done else "no step is planned, because:"
+    return Report(tuple(rows), {"phase": "PHASE", "action": "ACTION"}, tuple(notes), empty=empty)

@@ -1,9 +1,10 @@
 """Brings the devices of a node to a mode, whoever asks: the label or a person at the keyboard."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cc_manager.access import Access
-from cc_manager.apply import Transition
+from cc_manager.apply import Failure, Transition
 from cc_manager.host import boot_id
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation, Verified
@@ -59,23 +60,37 @@ class ModeSetter:
     ) -> Outcome:
         """Carry *plan* out and read back what came of it."""
         mode = plan.mode
-        if plan.problems:
-            return Outcome(mode, observations, tuple(str(problem) for problem in plan.problems))
-        if plan.busy:
-            names = ", ".join(str(address) for address in plan.busy)
-            waits = self.settings.when_busy is WhenBusy.WAIT
-            return Outcome(mode, observations, (f"in use by a virtual machine: {names}",), waits)
         if plan.is_done:
             return Outcome(mode, observations)
-        transition = Transition(
-            self._access, self.node.sysfs, observations, reset_timeout_s=self.settings.reset_timeout_s
-        )
-        failures = transition.carry_out(plan, self.wakeups.stop.is_set)
+        if plan.problems or plan.busy:
+            observations, failures = self._put_back(plan, observations, verified)
+            reasons = [str(one) for one in (*plan.problems, *failures)]
+            waits = not reasons and self.settings.when_busy is WhenBusy.WAIT
+            if plan.busy:
+                reasons.append(f"in use by a virtual machine: {', '.join(str(address) for address in plan.busy)}")
+            return Outcome(mode, observations, tuple(reasons), waits)
+        failures = self._transition(observations).carry_out(plan, self.wakeups.stop.is_set)
         after = self.observe(verified, knobs=True)
         reasons = [str(failure) for failure in failures]
         if not reasons:
             reasons = [_still(one) for one in after if not one.is_in(mode)]
         return Outcome(mode, after, tuple(reasons))
+
+    def _put_back(
+        self, plan: Plan, observations: tuple[Observation, ...], verified: dict[PciAddress, Verified]
+    ) -> tuple[tuple[Observation, ...], tuple[Failure, ...]]:
+        """Have no device change its mode at its next reset, where nothing is begun; what is there afterwards.
+
+        An earlier change that was cut short leaves knobs staged, and a VM that opens such a device resets it.
+        """
+        left_staged = [one for one in observations if one.is_left_staged]
+        if not left_staged:
+            return observations, ()
+        failures = self._transition(left_staged).put_back(plan.mode)
+        return self.observe(verified, knobs=True), failures
+
+    def _transition(self, observations: Iterable[Observation]) -> Transition:
+        return Transition(self._access, self.node.sysfs, observations, reset_timeout_s=self.settings.reset_timeout_s)
 
 
 def _still(one: Observation) -> str:

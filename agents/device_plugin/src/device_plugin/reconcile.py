@@ -18,7 +18,6 @@ from device_plugin.settings import CdiMode, Settings
 from device_plugin.specs import Specs
 from device_plugin.tally import PREFIX, Tally
 from device_plugin.watch import FolderWatch
-from nodelib.cdi_files import FOLDERS
 from nodelib.daemon import Backoff, Daemon, RoundResult
 from nodelib.errors import DeviceError, NodeError
 from nodelib.inventory import Inventory, is_in_use
@@ -27,6 +26,7 @@ from nodelib.names import ResourceName
 from nodelib.node import Node
 from nodelib.running import run_until_stopped
 from nodelib.settings import DaemonSettings
+from nodelib.spec_files import FOLDERS
 from nodelib.steps import carry_out
 from nodelib.sysfs import Sysfs
 from nodelib.vfio import AssignableDevice, assignable_devices, without_group

@@ -6,12 +6,13 @@ from typing import assert_never
 
 from device_plugin.inventory import Devices, hold_back
 from device_plugin.settings import CdiMode
-from nodelib import spec_folder
+from nodelib import spec_folder, spec_plan
 from nodelib.cdi import specs_for
-from nodelib.cdi_files import DYNAMIC_FOLDER, Resolution, SpecReader
 from nodelib.errors import NodeError
 from nodelib.files import HostRoot
 from nodelib.problem import Problem
+from nodelib.spec_files import DYNAMIC_FOLDER, Resolution
+from nodelib.spec_folder import SpecReader
 from nodelib.steps import carry_out
 
 
@@ -52,7 +53,7 @@ class Specs:
         """Make the files those of *devices*; what stands in the way is told, not raised."""
         try:
             folder = self._host.resolve(DYNAMIC_FOLDER)
-            planned = spec_folder.plan_specs(folder, specs_for(devices), self._reader.read(folder))
+            planned = spec_plan.plan_specs(folder, specs_for(devices), self._reader.read(folder))
             carry_out(planned.steps, spec_folder.apply, stopped=self._stopped)
         except NodeError as error:
             return (str(error),)

@@ -7,7 +7,6 @@ import click
 
 from kata_manager import report
 from kata_manager.settings import Settings
-from nodelib.cdi_files import DYNAMIC_FOLDER, spec_text
 from nodelib.errors import InvalidValue, NodeError
 from nodelib.node import Node
 from nodelib.output import echo, sentence
@@ -21,6 +20,7 @@ from nodelib.settings import (
     output_option,
     version_option,
 )
+from nodelib.spec_files import DYNAMIC_FOLDER, spec_text
 from nodelib.vfio import Naming
 from nodelib.wakeups import Wakeups, stop_on_signals
 
@@ -58,7 +58,7 @@ def cli() -> None:
 def spec(node: Node, naming: Naming, cdi_folder: str, output: str, **flags: bool) -> None:
     """Show the specs that this node should have; with --write, write them once and exit.
 
-    -o yaml prints the very bytes of the files.
+    -o yaml prints the very bytes of the files, one YAML document each.
     """
     from kata_manager.reconcile import SpecKeeper
 
@@ -72,8 +72,7 @@ def spec(node: Node, naming: Naming, cdi_folder: str, output: str, **flags: bool
     elif output == "json":
         click.echo(json.dumps([spec.as_document() for spec in keeper.specs()], indent=2))
     else:
-        for wanted in keeper.specs():
-            click.echo(spec_text(wanted).decode(), nl=False)
+        click.echo("---\n".join(spec_text(wanted).decode() for wanted in keeper.specs()), nl=False)
 
 
 @cli.command()

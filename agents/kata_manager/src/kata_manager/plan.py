@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nodelib.cdi import specs_for
-from nodelib.cdi_files import SpecFile
 from nodelib.inventory import Inventory
-from nodelib.spec_folder import SpecPlan, plan_specs
+from nodelib.spec_files import SpecFile
+from nodelib.spec_plan import SpecPlan, plan_specs
 from nodelib.vfio import Naming, assignable_devices
 
 

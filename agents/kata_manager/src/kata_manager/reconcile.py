@@ -1,5 +1,6 @@
 """One round of kata-manager: look at devices and folders, write what differs, look again, report."""
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 from kata_manager.plan import plan
 from kata_manager.settings import Settings
 from nodelib.cdi import CdiSpec, specs_for
-from nodelib.cdi_files import FOLDERS, Resolution, SpecReader
 from nodelib.daemon import Daemon, RoundResult
 from nodelib.errors import NodeError
 from nodelib.folders import watched_folders
@@ -16,7 +16,9 @@ from nodelib.metrics import Metric, MetricType, counter, gauge
 from nodelib.node import Node
 from nodelib.running import run_until_stopped
 from nodelib.settings import DaemonSettings
-from nodelib.spec_folder import SpecPlan, apply, plan_removal
+from nodelib.spec_files import FOLDERS, Resolution
+from nodelib.spec_folder import SpecReader, apply
+from nodelib.spec_plan import SpecPlan, plan_removal
 from nodelib.steps import carry_out
 from nodelib.vfio import AssignableDevice, assignable_devices, without_group
 from nodelib.wakeups import Wakeups
@@ -79,6 +81,10 @@ class SpecKeeper:
 
     def run(self, daemon: DaemonSettings) -> None:
         """Rounds until the wake-ups' stop event."""
+        # Only a folder that is there can be watched, and after a boot (/run is a tmpfs) it is not. A failure is the
+        # first round's to tell.
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         run_until_stopped(
             Daemon(self.round, self._wakeups, interval_s=daemon.interval_s),
             sources=[

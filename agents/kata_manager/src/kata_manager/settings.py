@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from nodelib.cdi_files import DYNAMIC_FOLDER
+from nodelib.spec_files import DYNAMIC_FOLDER
 from nodelib.vfio import Naming
 
 

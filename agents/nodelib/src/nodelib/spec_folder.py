@@ -1,78 +1,54 @@
-"""Keeping our CDI specs in a folder: which files to write and remove, and doing it.
+"""CDI folders on the node: reading what is in them, and carrying out a plan of `spec_plan`."""
 
-kata-manager does this always, device-plugin with `--cdi write`; being one piece, their files are equal byte for byte.
-"""
-
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import assert_never
 
-from nodelib.cdi import CdiSpec
-from nodelib.cdi_files import SpecFile, spec_file_name, spec_text
-from nodelib.errors import NodeError
-from nodelib.files import write_whole
-from nodelib.problem import Problem
+from nodelib.errors import InvalidValue, NodeError
+from nodelib.files import HostRoot, write_whole
+from nodelib.spec_files import FOLDERS, SUFFIXES, Resolution, SpecFile, parse_file, resolve
+from nodelib.spec_plan import RemoveSpec, Step, WriteSpec
 
 
-@dataclass(frozen=True, slots=True)
-class WriteSpec:
-    """Make the file at *path* hold *content*, whole."""
+class SpecReader:
+    """Reads CDI folders; a file that did not change since the last time is not parsed again."""
 
-    path: Path
-    content: bytes
-    names: int
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, int, int], SpecFile]] = {}
 
-    def __str__(self) -> str:
-        return f"write {self.path} ({self.names} names)"
+    def read(self, folder: Path) -> tuple[SpecFile, ...]:
+        """The spec files directly in *folder*, by name; none where there is no such folder.
 
+        Raises InvalidValue where the folder is there and cannot be listed.
+        """
+        try:
+            paths = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise InvalidValue(f"cannot list the CDI folder {folder} ({error.strerror})") from error
+        found = (self._read_file(path) for path in paths)
+        return tuple(file for file in found if file is not None)
 
-@dataclass(frozen=True, slots=True)
-class RemoveSpec:
-    """Remove a spec of ours that no device needs any more."""
+    def resolve(self, host: HostRoot, folders: Sequence[str] = FOLDERS) -> Resolution:
+        """What *folders* of the host, the later ones winning, resolve to."""
+        return resolve(self.read(host.resolve(folder)) for folder in folders)
 
-    path: Path
-
-    def __str__(self) -> str:
-        return f"remove {self.path}: none of its devices is wanted any more"
-
-
-Step = WriteSpec | RemoveSpec
-
-
-@dataclass(frozen=True, slots=True)
-class SpecPlan:
-    """What to do in the folder, and what is in the way of doing all of it."""
-
-    steps: tuple[Step, ...]
-    problems: tuple[Problem, ...] = ()
-
-
-def plan_specs(folder: Path, specs: Iterable[CdiSpec], files: Iterable[SpecFile]) -> SpecPlan:
-    """Steps that leave exactly *specs* as our files in *folder*, where *files* are now.
-
-    A foreign file is never touched: one that stands where ours must go, or claims a name of ours, is a problem.
-    """
-    present = {file.path: file for file in files}
-    wanted = {folder / spec_file_name(spec.kind): spec for spec in specs}
-    steps: list[Step] = []
-    problems: list[Problem] = []
-    for path, spec in wanted.items():
-        content = spec_text(spec)
-        file = present.get(path)
-        if file is None or (file.content != content and file.is_ours_for(spec.kind)):
-            steps.append(WriteSpec(path, content, len(spec.devices)))
-        elif file.content != content:
-            problems.append(_in_the_way(path))
-    ours = {path for path, file in present.items() if file.is_marked}
-    steps += [RemoveSpec(path) for path in sorted(ours - set(wanted))]
-    problems += _rival_claims(wanted.values(), [file for path, file in present.items() if path not in {*wanted, *ours}])
-    return SpecPlan(tuple(steps), tuple(problems))
-
-
-def plan_removal(files: Iterable[SpecFile]) -> tuple[Step, ...]:
-    """Steps that remove every spec of ours."""
-    return tuple(RemoveSpec(file.path) for file in files if file.is_marked)
+    def _read_file(self, path: Path) -> SpecFile | None:
+        try:
+            stat = path.stat()
+            identity = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            known = self._known.get(path)
+            if known is None or known[0] != identity:
+                known = (identity, parse_file(path, path.read_bytes()))
+                self._known[path] = known
+        except FileNotFoundError:
+            return SpecFile(path, b"", None, "a link to nowhere") if path.is_symlink() else None
+        except OSError as error:
+            if isinstance(error, IsADirectoryError) and not path.is_symlink():
+                return None  # runtimes pass over subfolders, whatever their names
+            return SpecFile(path, b"", None, f"cannot be read ({error.strerror})")
+        return known[1]
 
 
 def apply(step: Step) -> None:
@@ -80,33 +56,11 @@ def apply(step: Step) -> None:
     try:
         match step:
             case WriteSpec(path, content):
-                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-                write_whole(path, content)
+                Path(path.parent).mkdir(mode=0o755, parents=True, exist_ok=True)
+                write_whole(Path(path), content)
             case RemoveSpec(path):
-                path.unlink(missing_ok=True)
+                Path(path).unlink(missing_ok=True)
             case _:
                 assert_never(step)
     except OSError as error:
         raise NodeError(f"cannot {step} ({error.strerror}): make {step.path.parent} writable for this agent") from error
-
-
-def _in_the_way(path: Path) -> Problem:
-    return Problem(
-        "cdi-foreign-file",
-        f"{path} is somebody else's file where ours must go",
-        "move it away if nobody needs it; it is never overwritten",
-    )
-
-
-def _rival_claims(specs: Iterable[CdiSpec], others: Iterable[SpecFile]) -> list[Problem]:
-    ours = {name for spec in specs for name in spec.qualified_names()}
-    claimed = ((file, sorted(ours.intersection(file.spec.qualified_names()))) for file in others if file.spec)
-    return [
-        Problem(
-            "cdi-conflict",
-            f"{file.path} claims {names[0]} too, so neither resolves",
-            "remove that file or give us another alias",
-        )
-        for file, names in claimed
-        if names
-    ]

@@ -1,13 +1,14 @@
 """Carry out the steps of a plan: each function on its own, all of them at once, what fails put back."""
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
-from nodelib.errors import DeviceBusy, DeviceError, DeviceHung, NodeError
+from nodelib.errors import DeviceBusy, DeviceError, DeviceGone, DeviceHung, NodeError
 from nodelib.pci import PciAddress
 from nodelib.steps import carry_out
 from nodelib.sysfs import Sysfs
@@ -39,9 +40,7 @@ def apply(step: Step, sysfs: Sysfs, unbind_timeout_s: float) -> None:
         case ForbidD3cold(address):
             sysfs.set_d3cold_allowed(address, allowed=False)
         case CheckIdle(address):
-            device = sysfs.pci_device(address)
-            if device.is_on_vfio_driver and device.enable != 0:
-                raise DeviceBusy(address, "a virtual machine opened it just now")
+            _check_idle(address, sysfs)
         case SetDriverOverride(address, driver):
             sysfs.set_driver_override(address, driver)
         case Unbind(address, driver):
@@ -54,6 +53,18 @@ def apply(step: Step, sysfs: Sysfs, unbind_timeout_s: float) -> None:
             sysfs.probe(address)
         case _:
             assert_never(step)
+
+
+def _check_idle(address: PciAddress, sysfs: Sysfs) -> None:
+    """Raises DeviceBusy if a VM has the device, or a function of its IOMMU group, open."""
+    device = sysfs.pci_device(address)
+    group = () if device.iommu_group is None else sysfs.iommu_group(device.iommu_group).members
+    for member in (address, *group):
+        with contextlib.suppress(DeviceGone):  # it left just now, so no VM has it
+            function = sysfs.pci_device(member)
+            if function.is_on_vfio_driver and function.enable != 0:
+                what = "it" if member == address else f"{member}, of the same IOMMU group,"
+                raise DeviceBusy(address, f"a virtual machine opened {what} just now")
 
 
 def apply_all(
@@ -73,19 +84,35 @@ def apply_all(
 
 
 def _carry_out_one(plan: DevicePlan, do: Callable[[Step], None], stopped: Callable[[], bool]) -> Failure | None:
+    done: list[Step] = []
+
+    def do_and_note(step: Step) -> None:
+        do(step)
+        done.append(step)
+
     try:
-        carry_out(plan.steps, do, stopped=stopped)
+        carry_out(plan.steps, do_and_note, stopped=stopped)
     except DeviceError as error:
         if not isinstance(error, DeviceHung):  # the kernel still holds that one: no further write
-            _undo(plan, do)
+            _undo(_what_to_undo(plan, done), do)
         kind = {DeviceBusy: "busy", DeviceHung: "hung"}.get(type(error), "refused")
         return Failure(plan.address, error.reason, kind)
     return None
 
 
-def _undo(plan: DevicePlan, do: Callable[[Step], None]) -> None:
+def _what_to_undo(plan: DevicePlan, done: Iterable[Step]) -> tuple[Step, ...]:
+    """What puts back what *done* changed: a device that nothing was done to gets no write at all."""
+    kinds = {type(step) for step in done}
+    if Bind in kinds:
+        return ()  # it is where it belongs; only its power settings are not
+    if Unbind in kinds:
+        return plan.undo
+    return tuple(step for step in plan.undo if isinstance(step, SetDriverOverride) and SetDriverOverride in kinds)
+
+
+def _undo(steps: Iterable[Step], do: Callable[[Step], None]) -> None:
     """Put back what the device had. What fails here is logged: the next look tells what is there."""
-    for step in plan.undo:
+    for step in steps:
         try:
             do(step)
         except NodeError as error:

@@ -1,5 +1,6 @@
 """The command line of vfio-manager."""
 
+import math
 import re
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 from nodelib.errors import InvalidValue, NodeError, NotSupported
 from nodelib.node import Node
 from nodelib.output import echo, sentence
+from nodelib.pci import is_vfio_driver
 from nodelib.settings import (
     AddressType,
     DaemonSettings,
@@ -96,6 +98,10 @@ def parse_settings(binding: dict[str, Any], ready_file: str = "") -> Settings:
     driver = binding["driver"]
     if driver is not None and not _DRIVER_NAME.fullmatch(driver):
         raise InvalidValue(f"--driver {driver!r} is no driver's name: write it as in /sys/bus/pci/drivers, vfio-pci")
+    if driver is not None and not is_vfio_driver(driver):
+        raise InvalidValue(f"--driver {driver!r} is no VFIO driver: those are vfio-pci and names that end in vfio_pci")
+    if not math.isfinite(binding["unbind_timeout_s"]):  # a range check alone lets `nan` through
+        raise InvalidValue(f"--unbind-timeout {binding['unbind_timeout_s']} is not a number of seconds")
     return Settings(
         nvswitches=SwitchPolicy.parse(binding["nvswitches"]),
         driver=driver,
@@ -205,5 +211,5 @@ def _report(outcome: Outcome, done: str) -> None:
         click.echo(done)
         return
     unsupported = outcome.refusals and all(refusal.problem.code == "no-iommu" for refusal in outcome.refusals)
-    kind = NotSupported if unsupported and not outcome.failures else NodeError
+    kind = NotSupported if unsupported and not (outcome.failures or outcome.unseen) else NodeError
     raise kind("\n".join(("not everything was done:", *outcome.reasons)))

@@ -87,8 +87,8 @@ def plan_release(inventory: Inventory, settings: Settings) -> Plan:
     for device in targets(inventory, settings):
         if not device.is_on_vfio_driver or device.driver is None:
             continue
-        if is_in_use(inventory, device):
-            refusals.append(Refusal(device.address, _in_use(device)))
+        if problem := _why_untouched(device, inventory, settings):
+            refusals.append(Refusal(device.address, problem))
             continue
         address = device.address
         steps = (
@@ -135,13 +135,13 @@ def _rides_along(
 def _bind_steps(device: PciDevice, driver: str, *, in_use: bool) -> tuple[Step, ...]:
     address = device.address
     power: list[Step] = [ForbidD3cold(address)] if device.d3cold_allowed else []
+    idle: list[Step] = [CheckIdle(address)] if device.is_on_vfio_driver else []
     if same_driver(device.driver, driver):
+        if device.power_control not in (None, "on"):
+            power.append(KeepAwake(address))
         # A device that a VM has open keeps its power settings too: nothing of it is touched.
-        asleep = device.power_control not in (None, "on")
-        return () if in_use else (*power, *([KeepAwake(address)] if asleep else []))
-    steps = power
-    if device.is_on_vfio_driver:
-        steps.append(CheckIdle(address))
+        return () if in_use or not power else (*idle, *power)
+    steps = idle + power
     if not same_driver(device.driver_override, driver):
         steps.append(SetDriverOverride(address, driver))
     if device.driver is not None:
@@ -155,7 +155,14 @@ def _bind_steps(device: PciDevice, driver: str, *, in_use: bool) -> tuple[Step, 
 def _undo_steps(device: PciDevice) -> tuple[Step, ...]:
     """Back to the driver and override that the device had."""
     override = SetDriverOverride(device.address, device.driver_override)
-    return (override, Bind(device.address, device.driver)) if device.driver else (override,)
+    if device.driver is None:
+        return (override,)
+    back = Bind(device.address, device.driver)
+    if device.driver_override in (None, device.driver):
+        return (override, back)
+    # A run that was killed left our override on a device that its old driver still has. The kernel lets no driver
+    # but the override's bind (pci_match_device), so it is lifted for the old one's return.
+    return (SetDriverOverride(device.address, None), back, override)
 
 
 def _why_not(device: PciDevice, inventory: Inventory, settings: Settings) -> Problem | None:
@@ -166,6 +173,11 @@ def _why_not(device: PciDevice, inventory: Inventory, settings: Settings) -> Pro
             "it is in no IOMMU group, and a VFIO driver refuses it (EINVAL)",
             "switch the IOMMU on in the firmware and boot with intel_iommu=on or amd_iommu=on",
         )
+    return _why_untouched(device, inventory, settings)
+
+
+def _why_untouched(device: PciDevice, inventory: Inventory, settings: Settings) -> Problem | None:
+    """Why *device* must not be taken from the driver that it is on; None if it may."""
     if device.vf_count:
         return Problem(
             "has-vfs",

@@ -11,7 +11,7 @@ from nodelib.inventory import Inventory
 from nodelib.metrics import Metric, MetricType
 from nodelib.node import Node
 from nodelib.nvidia import VENDOR_NVIDIA
-from nodelib.pci import PciDevice, same_driver
+from nodelib.pci import PciAddress, PciDevice, same_driver
 from nodelib.ready_file import ReadyFile
 from nodelib.running import run_until_stopped
 from nodelib.settings import DaemonSettings
@@ -36,17 +36,19 @@ class Outcome:
     """Targets that are not on their VFIO driver."""
     failures: tuple[Failure, ...]
     refusals: tuple[Refusal, ...]
+    unseen: tuple[str, ...] = ()
+    """What could not be looked at, so that nobody can say it is as wanted."""
 
     @property
     def ok(self) -> bool:
-        return not (self.unbound or self.failures or self.refusals)
+        return not (self.unbound or self.failures or self.refusals or self.unseen)
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """One sentence for each function that is not as wanted."""
         told = {failure.address for failure in self.failures} | {refusal.address for refusal in self.refusals}
         silent = (f"{d.address}: still on {_driver_words(d)}" for d in self.unbound if d.address not in told)
-        return (*map(str, self.failures), *map(str, self.refusals), *silent)
+        return (*map(str, self.failures), *map(str, self.refusals), *silent, *self.unseen)
 
 
 class Binder:
@@ -64,10 +66,9 @@ class Binder:
     # --- looking
 
     def scan(self) -> Inventory:
-        """One look at the node. Raises InvalidValue if a device that was asked for is none of NVIDIA's."""
+        """One look at the node. Raises InvalidValue if a device that was asked for is none that we may bind."""
         inventory = self._node.scan()
-        nvidia = {device.address for device in inventory.devices if device.vendor == VENDOR_NVIDIA}
-        if unknown := sorted(self._settings.only - nvidia):
+        if unknown := self._not_found(inventory):
             raise InvalidValue(f"{unknown[0]} is no NVIDIA device of this node: see vfio-manager status")
         return inventory
 
@@ -79,25 +80,29 @@ class Binder:
     # --- doing
 
     def bind(self) -> Outcome:
-        """Bring every target to its VFIO driver and read back what came of it."""
-        inventory = self.scan()
+        """Bring every target to its VFIO driver and read back what came of it. Raises InvalidValue as `scan` does."""
+        return self._bind(self.scan())
+
+    def _bind(self, inventory: Inventory) -> Outcome:
         plan, choice = self.plan(inventory)
         failures = self._apply(plan)
-        inventory = self.scan()
+        inventory = self._node.scan()
         unbound = tuple(
             device for device in targets(inventory, self._settings) if not same_driver(device.driver, choice.of(device))
         )
         self._inventory = inventory
-        self._binds += sum(isinstance(step, Bind) for step in plan.steps) - len(failures)
-        return Outcome(unbound, failures, plan.refusals)
+        failed = {failure.address for failure in failures}
+        self._binds += sum(isinstance(step, Bind) and step.address not in failed for step in plan.steps)
+        return Outcome(unbound, failures, plan.refusals, self._unseen(inventory))
 
     def release(self) -> Outcome:
         """Give every idle target back to the driver that the kernel chooses, and read back."""
         plan = plan_release(self.scan(), self._settings)
         failures = self._apply(plan)
         released = {device.address for device in plan.devices}
-        still = tuple(d for d in self.scan().devices if d.address in released and d.is_on_vfio_driver)
-        return Outcome(still, failures, plan.refusals)
+        inventory = self._node.scan()
+        still = tuple(d for d in inventory.devices if d.address in released and d.is_on_vfio_driver)
+        return Outcome(still, failures, plan.refusals, self._unseen(inventory))
 
     def run(self, daemon: DaemonSettings) -> None:
         """Rounds until the wake-ups' stop event; then the ready file goes, and every device stays as it is."""
@@ -113,7 +118,7 @@ class Binder:
     def round(self) -> RoundResult:
         """One round of the daemon; the ready file tells the truth after it."""
         try:
-            outcome = self.bind()
+            outcome = self._bind(self._node.scan())  # a device that was asked for may come later
         except NodeError:
             self._ready_file.retract()
             raise
@@ -144,6 +149,16 @@ class Binder:
         )
 
     # --- how
+
+    def _not_found(self, inventory: Inventory) -> tuple[PciAddress, ...]:
+        """The devices that were asked for and are not there, not NVIDIA's, or a port."""
+        nvidia = {d.address for d in inventory.devices if d.vendor == VENDOR_NVIDIA and not d.is_bridge}
+        return tuple(sorted(self._settings.only - nvidia))
+
+    def _unseen(self, inventory: Inventory) -> tuple[str, ...]:
+        known = {str(device.address) for device in inventory.devices}
+        unread = tuple(str(fault) for fault in inventory.faults if fault.address not in known)
+        return (*(f"{address}: there is no NVIDIA device" for address in self._not_found(inventory)), *unread)
 
     def _apply(self, plan: Plan) -> tuple[Failure, ...]:
         failures = apply_all(

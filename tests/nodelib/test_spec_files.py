@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from nodelib.cdi import CdiDevice, CdiSpec
-from nodelib.cdi_files import MARKER, SpecFile, SpecReader, parse_file, spec_file_name, spec_text
 from nodelib.errors import InvalidValue
 from nodelib.files import HostRoot
+from nodelib.spec_files import MARKER, SpecFile, parse_file, spec_file_name, spec_text
+from nodelib.spec_folder import SpecReader
 
 SPEC = CdiSpec("nvidia.com/pgpu", (CdiDevice("65", ("/dev/vfio/65",)), CdiDevice("0000:3b:00.0", ("/dev/vfio/65",))))
 FOREIGN = b"""{"cdiVersion": "0.3.0", "kind": "vendor.com/gpu",

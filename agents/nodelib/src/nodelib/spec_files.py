@@ -1,12 +1,12 @@
-"""CDI spec files: which are there, which are ours, what they resolve, and the exact bytes that we write.
+"""CDI spec files: which are ours, what they resolve, and the exact bytes that we write. Pure.
 
 Folders, file names and precedence: Container Device Interface specification, and containerd's reading of it.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from types import MappingProxyType
 
 import yaml
@@ -14,7 +14,6 @@ import yaml
 from nodelib.cdi import CdiSpec
 from nodelib.cdi_parse import parse_spec
 from nodelib.errors import InvalidValue
-from nodelib.files import HostRoot
 from nodelib.problem import Problem
 
 STATIC_FOLDER = "/etc/cdi"
@@ -25,14 +24,15 @@ FOLDERS = (STATIC_FOLDER, DYNAMIC_FOLDER)
 MARKER = "# managed by cgpu-agents"
 """How a file says that it is ours; CDI has no field for it, and a comment is in nobody's way."""
 
-_SUFFIXES = (".json", ".yaml")
+SUFFIXES = (".json", ".yaml")
+"""Runtimes read no other file, and no subfolder."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpecFile:
     """One file that container runtimes read as a CDI spec."""
 
-    path: Path
+    path: PurePath
     content: bytes
     spec: CdiSpec | None
     """None if it is broken; `fault` says how."""
@@ -80,62 +80,7 @@ def spec_text(spec: CdiSpec) -> bytes:
     return f"{MARKER}: do not edit, it is rewritten\n{body}".encode()
 
 
-class SpecReader:
-    """Reads CDI folders; a file that did not change since the last time is not parsed again."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, tuple[tuple[int, int, int], SpecFile]] = {}
-
-    def read(self, folder: Path) -> tuple[SpecFile, ...]:
-        """The spec files directly in *folder*, by name; none where there is no such folder.
-
-        Raises InvalidValue where the folder is there and cannot be listed.
-        """
-        try:
-            paths = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES)
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise InvalidValue(f"cannot list the CDI folder {folder} ({error.strerror})") from error
-        found = (self._read_file(path) for path in paths)
-        return tuple(file for file in found if file is not None)
-
-    def resolve(self, host: HostRoot, folders: Sequence[str] = FOLDERS) -> Resolution:
-        """What *folders* of the host, the later ones winning, resolve to."""
-        nodes: dict[str, tuple[str, ...]] = {}
-        problems: list[Problem] = []
-        for folder in folders:
-            files = self.read(host.resolve(folder))
-            problems += [_broken(file) for file in files if file.spec is None]
-            claims = Counter(name for file in files if file.spec for name in file.spec.qualified_names())
-            for file in files:
-                for device in file.spec.devices if file.spec else ():
-                    name = f"{file.spec.kind}={device.name}" if file.spec else ""
-                    if claims[name] == 1:
-                        nodes[name] = device.nodes
-                    else:
-                        nodes.pop(name, None)
-                        problems.append(_conflict(file, name))
-        return Resolution(MappingProxyType(nodes), tuple(problems))
-
-    def _read_file(self, path: Path) -> SpecFile | None:
-        try:
-            stat = path.stat()
-            identity = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            known = self._known.get(path)
-            if known is None or known[0] != identity:
-                known = (identity, parse_file(path, path.read_bytes()))
-                self._known[path] = known
-        except FileNotFoundError:
-            return SpecFile(path, b"", None, "a link to nowhere") if path.is_symlink() else None
-        except OSError as error:
-            if isinstance(error, IsADirectoryError) and not path.is_symlink():
-                return None  # runtimes pass over subfolders, whatever their names
-            return SpecFile(path, b"", None, f"cannot be read ({error.strerror})")
-        return known[1]
-
-
-def parse_file(path: Path, content: bytes) -> SpecFile:
+def parse_file(path: PurePath, content: bytes) -> SpecFile:
     """The spec file at *path* with *content*, broken or not."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -148,6 +93,27 @@ def parse_file(path: Path, content: bytes) -> SpecFile:
         return SpecFile(path, content, None, f"{path}{where}: neither JSON nor YAML ({problem})")
     except InvalidValue as error:
         return SpecFile(path, content, None, str(error))
+
+
+def resolve(folders: Iterable[Sequence[SpecFile]]) -> Resolution:
+    """What the files of *folders* resolve to, the later folders winning.
+
+    A name that two files of one folder claim resolves to nothing.
+    """
+    nodes: dict[str, tuple[str, ...]] = {}
+    problems: list[Problem] = []
+    for files in folders:
+        problems += [_broken(file) for file in files if file.spec is None]
+        claims = Counter(name for file in files if file.spec for name in file.spec.qualified_names())
+        for file in files:
+            for device in file.spec.devices if file.spec else ():
+                name = f"{file.spec.kind}={device.name}" if file.spec else ""
+                if claims[name] == 1:
+                    nodes[name] = device.nodes
+                else:
+                    nodes.pop(name, None)
+                    problems.append(_conflict(file, name))
+    return Resolution(MappingProxyType(nodes), tuple(problems))
 
 
 def _broken(file: SpecFile) -> Problem:
