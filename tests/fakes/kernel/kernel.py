@@ -36,7 +36,11 @@ class FakeKernel:
     """A node's /sys, /dev/vfio and /proc below *root*, and the kernel that answers what is written there.
 
     `faults` holds what takes long, hangs or fails; `writes` every write so far; `complaints` what the kernel let
-    happen and no right agent does. *override_reads_block*: reading `driver_override` waits for the device's lock.
+    happen and no right agent does.
+
+    *override_reads_block*: reading `driver_override` and `sriov_numvfs` waits for the device's lock, as on Linux 6.12
+    (drivers/pci/pci-sysfs.c, driver_override_show; drivers/pci/iov.c, sriov_numvfs_show). Whoever reads them in its
+    loop then stands still while an unbind or a reset does. Off unless asked for: not every kernel does so.
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class FakeKernel:
         release: str = "6.12",
         vfio_groups: bool = True,
         vfio_cdevs: bool = False,
-        override_reads_block: bool = True,
+        override_reads_block: bool = False,
     ) -> None:
         self.release = release
         self._tree = Tree(root)
@@ -96,8 +100,8 @@ class FakeKernel:
 
     def writer(self) -> SimulatedWriter:
         if self._server is None:
-            self._server = WriteServer(self._core, self.write)
-        writer = SimulatedWriter(self.write, self.write_config, self._server.name)
+            self._server = WriteServer(self._core, self.write, self.write_config)
+        writer = SimulatedWriter(self._server.name)
         self._open_at_end.callback(writer.close)
         return writer
 

@@ -1,7 +1,7 @@
 """The child process of a write with a deadline: asks the simulated kernel instead of the real one.
 
-Run as a program with the socket's name, the path and the value; prints 0 or the errno as the real child does. It must
-start as quickly as that one, so it imports next to nothing.
+Run as a program with the socket's name; it speaks the language of `nodelib.write_attribute`, and like that one it must
+start quickly, so it imports next to nothing.
 """
 
 import _socket
@@ -24,15 +24,19 @@ def _let_be_held() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(_ANY), 0, 0, 0)
 
 
-def ask(name: str, path: str, value: str) -> str:
-    """The kernel's answer: 0 or the errno."""
+def ask(name: str, line: str) -> str:
+    """The kernel's answer to one line of `nodelib.write_attribute`'s language: 0 or the errno."""
     kernel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     kernel.connect("\0" + name)
-    kernel.send(f"{path}\0{value}".encode())
+    kernel.send(line.encode())
     kernel.shutdown(_socket.SHUT_WR)
-    return kernel.recv(16).decode()
+    answer = kernel.recv(16).decode()
+    kernel.close()
+    return answer
 
 
 if __name__ == "__main__":
     _let_be_held()
-    sys.stdout.write(ask(*sys.argv[1:]))
+    for request in sys.stdin:
+        sys.stdout.write(f"{ask(sys.argv[1], request)}\n")
+        sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Between nodelib's KernelWriter and the simulated kernel: writes in this process, and in children with a deadline."""
+"""Between nodelib's KernelWriter and the simulated kernel: its children ask that one instead of the real one."""
 
 import contextlib
 import secrets
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nodelib.kernel_writes import KernelWriter
-from nodelib.pci import PciAddress
 from tests.fakes.kernel import hold_child, write_child
 from tests.fakes.kernel.core import Core
 
@@ -19,40 +18,27 @@ _WAIT_S = 10
 
 
 class SimulatedWriter(KernelWriter):
-    """KernelWriter with its own deadline, kill and refusal of second writes; only the kernel behind it is ours."""
+    """KernelWriter with its own deadlines, kills and refusals of second writes; only the kernel behind it is ours."""
 
-    def __init__(
-        self,
-        write: Callable[[Path, str], int],
-        write_config: Callable[[Path, int, bytes], None],
-        socket_name: str,
-    ) -> None:
+    def __init__(self, socket_name: str) -> None:
         super().__init__(child=(sys.executable, "-I", "-S", write_child.__file__, socket_name))
-        self._write_to_kernel = write
-        self._write_config_to_kernel = write_config
-
-    def write_config(self, address: PciAddress, path: Path, offset: int, data: bytes) -> None:
-        self._refuse_while_hung(address)
-        self._write_config_to_kernel(path, offset, data)
 
     def close(self) -> None:
         """Reap the children that were abandoned; the kernel has let go of them by now."""
         for child in self._abandoned.values():
             child.wait(_WAIT_S)
-            if child.stdout:
-                child.stdout.close()
-
-    def _write_now(self, path: Path, value: str) -> int:
-        return self._write_to_kernel(path, value)
 
 
 class WriteServer:
     """Answers the children, each in a thread of its own; its socket's name needs no file, so no path is too long."""
 
-    def __init__(self, core: Core, write: Callable[[Path, str], int]) -> None:
+    def __init__(
+        self, core: Core, write: Callable[[Path, str], int], write_config: Callable[[Path, int, bytes], None]
+    ) -> None:
         self.name = f"simulated-kernel-{secrets.token_hex(8)}"
         self._core = core
         self._write = write
+        self._write_config = write_config
         self._threads: list[threading.Thread] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(f"\0{self.name}")
@@ -91,14 +77,23 @@ class WriteServer:
             self._core.caller.on_block = lambda: self._hold(pid, holding)
             try:
                 text = b"".join(iter(lambda: child.recv(65536), b"")).decode()
-                path, _, value = text.partition("\0")
-                answer = self._write(Path(path), value)
+                answer = self._carry_out(*text.rstrip("\n").split("\t"))
                 # The kernel has finished whether or not somebody still wants to know.
                 child.sendall(str(answer).encode())
             except OSError:
                 return
             finally:
                 self._core.caller.on_block = None
+
+    def _carry_out(self, path: str, offset: str, data: str) -> int:
+        """The errno of one write, or 0: to an attribute (no offset) or to configuration space."""
+        if offset == "-":
+            return self._write(Path(path), bytes.fromhex(data).decode())
+        try:
+            self._write_config(Path(path), int(offset), bytes.fromhex(data))
+        except OSError as error:
+            return error.errno or -1
+        return 0
 
     def _hold(self, pid: int, holding: contextlib.ExitStack) -> None:
         self._core.caller.on_block = None  # once is enough

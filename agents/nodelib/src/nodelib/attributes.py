@@ -2,11 +2,12 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from nodelib.pci import PciAddress
+from nodelib.pci import PciAddress, PciDevice
 
-_PAGE = 4096
+PAGE_BYTES = 4096
 """sysfs gives an attribute in one read of at most one page (Linux, Documentation/filesystems/sysfs.rst)."""
 _DIGITS = 20
 """As many as the largest number of the kernel has."""
@@ -19,7 +20,7 @@ def read_text(path: str) -> str:
     """The attribute at *path* without the white space around it. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, _PAGE).decode("ascii", "replace").strip()
+        return os.read(descriptor, PAGE_BYTES).decode("ascii", "replace").strip()
     finally:
         os.close(descriptor)
 
@@ -114,3 +115,17 @@ def parse_flag(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError(f"{text[:_SHOWN]!r} is neither 0 nor 1")
     return text == "1"
+
+
+def with_locked(device: PciDevice, override: bytes | OSError | None, numvfs: bytes | OSError | None) -> PciDevice:
+    """*device* with the answers of the two attributes that are read under its lock; None: there was no answer."""
+    if override is None or numvfs is None:
+        return replace(device, is_locked=True)
+    faults = list(device.faults)
+    text = override.decode("ascii", "replace").strip() if isinstance(override, bytes) else ""
+    count = 0
+    try:
+        count = parse_count(numvfs.decode("ascii", "replace").strip()) if isinstance(numvfs, bytes) else 0
+    except ValueError as error:
+        faults.append(f"sriov_numvfs makes no sense ({error})")
+    return replace(device, driver_override=parse_override(text), vf_count=count, faults=tuple(faults))

@@ -1,19 +1,15 @@
-"""Does a device still answer? Configuration space read so that a device which hangs holds nobody else up."""
+"""Does a device still answer? What a read of its configuration space says. Pure.
 
-import contextlib
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Mapping
+Layout of the header: PCI specification, the same on every kind of function.
+"""
+
 from dataclasses import dataclass
-from pathlib import Path
 
-from nodelib import config_worker
-from nodelib.pci import ConfigState, PciAddress
+from nodelib.pci import ConfigState
 
-ANSWER_TIMEOUT_S = 1.0
-_CHILD = (sys.executable, "-I", "-S", config_worker.__file__)
+HEADER_BYTES = 64
+"""The standard header: what every user may read (the rest needs CAP_SYS_ADMIN)."""
+COMMAND_OFFSET = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,104 +22,18 @@ class ConfigAnswer:
 
     @property
     def command(self) -> int | None:
-        """The command register (offset 4; PCI specification), None where there was no answer."""
-        return int.from_bytes(self.header[4:6], "little") if self.state is ConfigState.ANSWERS else None
+        """The command register, None where there was no answer."""
+        if self.state is not ConfigState.ANSWERS:
+            return None
+        return int.from_bytes(self.header[COMMAND_OFFSET : COMMAND_OFFSET + 2], "little")
 
 
-class ConfigReader:
-    """Reads the configuration spaces of many devices at once through one process, a thread a device.
-
-    A device that does not answer in time is `HUNG` and is not asked again until its old answer came; the others are
-    not delayed. Starts its process at the first read; `close` abandons it.
-    """
-
-    def __init__(self, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
-        self._timeout_s = timeout_s
-        self._process: subprocess.Popen[str] | None = None
-        self._answers: dict[str, str] = {}
-        self._waiting: set[str] = set()
-        self._changed = threading.Condition()
-        self._asking = threading.Lock()
-
-    def read(self, paths: Mapping[PciAddress, Path]) -> dict[PciAddress, ConfigAnswer]:
-        """The answer of every device in *paths* (address to its `config` file), within about the time limit."""
-        with self._asking:
-            process = self._running()
-            with self._changed:
-                asked = [str(path) for path in paths.values() if str(path) not in self._waiting]
-                self._waiting.update(asked)
-                for path in asked:
-                    self._answers.pop(path, None)
-            self._send(process, asked)
-            deadline = time.monotonic() + self._timeout_s
-            with self._changed:
-                while self._waiting.intersection(asked) and (left := deadline - time.monotonic()) > 0:
-                    self._changed.wait(left)
-                answers = {
-                    address: None if str(path) in self._waiting else self._answers.get(str(path))
-                    for address, path in paths.items()
-                }
-        return {address: _judge(answer) for address, answer in answers.items()}
-
-    def close(self) -> None:
-        """End the process; one that is inside the kernel is killed and not waited for."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        if process.stdin:
-            with contextlib.suppress(BrokenPipeError):  # a question that its death cut short is still in the buffer
-                process.stdin.close()
-        try:
-            process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            return
-
-    def _running(self) -> subprocess.Popen[str]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        if self._process is not None:
-            self.close()  # somebody killed it: what was asked of it will never be answered
-        with self._changed:
-            self._waiting.clear()
-        self._process = subprocess.Popen(
-            _CHILD,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        threading.Thread(target=self._collect, args=(self._process,), name="config-space", daemon=True).start()
-        return self._process
-
-    def _send(self, process: subprocess.Popen[str], paths: list[str]) -> None:
-        if process.stdin is None:
-            return
-        try:
-            process.stdin.writelines(f"{path}\n" for path in paths)
-            process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            return  # it died just now: no answer comes, and the next read starts another
-
-    def _collect(self, process: subprocess.Popen[str]) -> None:
-        if process.stdout is None:
-            return
-        with process.stdout as lines:
-            for line in lines:
-                path, _, answer = line.rstrip("\n").partition("\t")
-                with self._changed:
-                    if self._process is process:
-                        self._answers[path] = answer
-                        self._waiting.discard(path)
-                        self._changed.notify_all()
-
-
-def _judge(answer: str | None) -> ConfigAnswer:
+def judge_config(answer: bytes | OSError | None) -> ConfigAnswer:
+    """What it means that a read gave these bytes, failed, or did not answer in time (None)."""
     if answer is None:
         return ConfigAnswer(ConfigState.HUNG)
-    if answer.startswith("E") or len(answer) < 8:
+    if isinstance(answer, OSError) or len(answer) < COMMAND_OFFSET + 2:
         return ConfigAnswer(ConfigState.UNREADABLE)
-    header = bytes.fromhex(answer)
-    # A function that fell off the bus reads as all ones; 0xffff is no vendor's id (PCI specification).
-    state = ConfigState.GONE if header[:2] == b"\xff\xff" else ConfigState.ANSWERS
-    return ConfigAnswer(state, header)
+    # A function that fell off the bus reads as all ones; 0xffff is no vendor's id.
+    state = ConfigState.GONE if answer[:2] == b"\xff\xff" else ConfigState.ANSWERS
+    return ConfigAnswer(state, answer)

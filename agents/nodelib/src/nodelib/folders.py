@@ -2,15 +2,13 @@
 
 import contextlib
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nodelib.listening import listening
 from nodelib.wakeups import Wakeups
 
 log = logging.getLogger(__name__)
-
-_POLL_MS = 500
 
 
 @contextlib.contextmanager
@@ -38,18 +36,10 @@ def watched_folders(wakeups: Wakeups, folders: Sequence[Path]) -> Iterator[bool]
             names[inotify.add_watch(str(folder), interesting)] = folder
         except OSError as error:
             log.debug("cannot watch %s (%s)", folder, error.strerror)
-    ended = threading.Event()
 
-    def listen() -> None:
-        while not ended.is_set():
-            for event in inotify.read(timeout=_POLL_MS):
-                wakeups.wake(f"{names.get(event.wd, '?')}/{event.name}")
+    def wake() -> None:
+        for event in inotify.read(timeout=0):
+            wakeups.wake(f"{names.get(event.wd, '?')}/{event.name}")
 
-    listener = threading.Thread(target=listen, name="folders", daemon=True)
-    listener.start()
-    try:
+    with contextlib.closing(inotify), listening("folders", inotify.fileno(), wake):
         yield bool(names)
-    finally:
-        ended.set()
-        listener.join(2 * _POLL_MS / 1000)
-        inotify.close()

@@ -1,83 +1,140 @@
-"""Writes to sysfs attributes: at once, or in a child process with a deadline where the kernel may not return."""
+"""Writes to a device's files, each with a deadline, in a child process that can be left behind.
+
+The kernel takes the device's lock for most of them, and a driver's unbind can wait for its users for ever: a write in
+this process would hang it, and a thread inside the kernel cannot be ended.
+"""
 
 import os
+import select
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nodelib import write_attribute
 from nodelib.errors import DeviceHung
 from nodelib.pci import PciAddress
 
+QUICK_S = 5.0
+"""For writes that take microseconds unless somebody else holds the device's lock."""
+
 _CHILD = (sys.executable, "-I", "-S", write_attribute.__file__)
 
 
 class KernelWriter:
-    """The last inch before the kernel; the simulated node of the tests puts its own kernel here."""
+    """The last inch before the kernel; the simulated node of the tests puts its own child here."""
 
     def __init__(self, child: Sequence[str] = _CHILD) -> None:
-        self._child = tuple(child)
-        self._abandoned: dict[PciAddress, subprocess.Popen[bytes]] = {}
+        self._command = tuple(child)
+        self._children: dict[PciAddress, _Child] = {}
+        self._abandoned: dict[PciAddress, _Child] = {}
         self._lock = threading.Lock()
 
-    def write(self, address: PciAddress, path: Path, value: str) -> None:
-        """Write *value* for the device at *address*. Raises OSError, or DeviceHung while an earlier write hangs."""
-        self._refuse_while_hung(address)
-        if number := self._write_now(path, value):
-            raise OSError(number, os.strerror(number), str(path))
+    def write(self, address: PciAddress, path: Path, value: str, timeout_s: float = QUICK_S) -> None:
+        """Write *value* to the attribute *path* for the device at *address*.
 
-    def write_within(self, address: PciAddress, path: Path, value: str, timeout_s: float) -> None:
-        """The same in a child process, for writes that can block in the kernel (`unbind`, `reset`).
-
-        Raises DeviceHung when *timeout_s* is over: the child is killed, but a process inside the kernel dies only
-        when the kernel lets go, so it is not waited for, and the device gets no further write while it lives.
+        Raises OSError with the kernel's errno, or DeviceHung when *timeout_s* is over: the child is killed, but a
+        process inside the kernel dies only when the kernel lets go, so it is not waited for, and the device gets no
+        further write while it lives.
         """
-        self._refuse_while_hung(address)
-        child = subprocess.Popen(
-            [*self._child, str(path), value],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            answer, _ = child.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            if child.stdout:
-                child.stdout.close()
-            with self._lock:
-                self._abandoned[address] = child
-            raise DeviceHung(
-                address,
-                f"the kernel did not finish the write to {path} within {timeout_s:g} s; it may still hold the "
-                f"device: see the kernel log and `cat /proc/{child.pid}/stack`",
-            ) from None
-        if answer == b"0":
-            return
-        number = int(answer) if answer.isdigit() else 0
-        if not number:
-            raise OSError(5, f"the process that writes died with status {child.returncode}", str(path))
-        raise OSError(number, os.strerror(number), str(path))
+        self._ask(address, path, "-", value.encode(), timeout_s)
 
-    def write_config(self, address: PciAddress, path: Path, offset: int, data: bytes) -> None:
-        """Write *data* into configuration space, whose file is *path*. Raises OSError or DeviceHung."""
-        self._refuse_while_hung(address)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    def write_at(self, address: PciAddress, path: Path, offset: int, data: bytes, timeout_s: float = QUICK_S) -> None:
+        """The same at *offset* of a binary file, configuration space that is."""
+        self._ask(address, path, str(offset), data, timeout_s)
+
+    @contextmanager
+    def session(self, address: PciAddress) -> Iterator[None]:
+        """Let all writes for *address* meanwhile share one child; outside of a session each has its own."""
+        with self._lock:
+            child = None if address in self._children else self._children.setdefault(address, _Child(self._command))
         try:
-            os.pwrite(descriptor, data, offset)
+            yield
         finally:
-            os.close(descriptor)
+            if child is not None:
+                with self._lock:
+                    self._children.pop(address, None)
+                child.end()
 
-    def _write_now(self, path: Path, value: str) -> int:
-        return write_attribute.write_attribute(str(path), value)
+    def _ask(self, address: PciAddress, path: Path, offset: str, data: bytes, timeout_s: float) -> None:
+        self._refuse_while_hung(address)
+        with self.session(address):
+            child = self._children[address]
+            answer = child.ask(f"{path}\t{offset}\t{data.hex()}\n".encode(), timeout_s)
+            if answer is None:
+                with self._lock:
+                    self._abandoned[address] = self._children.pop(address)
+                raise DeviceHung(
+                    address,
+                    f"the kernel did not finish the write to {path} within {timeout_s:g} s; it may still hold the "
+                    f"device: see the kernel log and /proc/{child.pid}/stack",
+                )
+        if answer != "0":
+            number = int(answer) if answer.isdigit() else 0
+            reason = os.strerror(number) if number else "the process that writes died"
+            raise OSError(number or 5, reason, str(path))
 
     def _refuse_while_hung(self, address: PciAddress) -> None:
         with self._lock:
             child = self._abandoned.get(address)
             if child is None:
                 return
-            if child.poll() is None:
+            if child.is_alive():
                 raise DeviceHung(address, f"the kernel still holds an earlier write (process {child.pid})")
             del self._abandoned[address]
+        child.end()
+
+
+class _Child:
+    """One process that writes for one device; starts at the first question."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_killed = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def ask(self, line: bytes, timeout_s: float) -> str | None:
+        """The answer to *line*; None, and the process killed, if there is none in time. Empty if the process died."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+            )
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            return ""
+        with suppress(BrokenPipeError):
+            stdin.write(line)
+        poll = select.poll()
+        poll.register(stdout, select.POLLIN)
+        if not poll.poll(timeout_s * 1000):
+            self._is_killed = True
+            self._process.kill()
+            return None
+        return stdout.read(16).decode().strip()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a process that was killed and that the kernel has let go of."""
+        if self._process is not None:
+            self._process.wait(timeout_s)
+            self._close_pipes()
+
+    def end(self) -> None:
+        """Let the process go; one that was killed inside the kernel is not waited for."""
+        if self._process is None or (self._is_killed and self.is_alive()):
+            return
+        self._close_pipes()
+        self._process.wait()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout) if self._process else ():
+            if pipe:
+                pipe.close()

@@ -31,6 +31,6 @@ class Node:
         host = HostRoot(root)
         return cls(host, Sysfs(host), kernel_uevents)
 
-    def scan(self, *, with_config: bool = False) -> Inventory:
-        """One look at the node's NVIDIA devices."""
-        return scan(self.sysfs, self.host, with_config=with_config)
+    def scan(self, *, with_config: bool = False, with_locked: bool = False) -> Inventory:
+        """One look at the node's NVIDIA devices: see `nodelib.scan`."""
+        return scan(self.sysfs, self.host, with_config=with_config, with_locked=with_locked)

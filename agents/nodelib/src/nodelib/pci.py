@@ -68,6 +68,7 @@ class PciDevice:
     """NVIDIA's model name in the PCI id database; None where it has none, and for other vendors."""
     driver: str | None = None
     driver_override: str | None = None
+    """None also where it was not asked for."""
     iommu_group: int | None = None
     numa_node: int | None = None
     """None where the kernel gives no hint (-1, or no attribute at all)."""
@@ -80,7 +81,9 @@ class PciDevice:
     physical_function: PciAddress | None = None
     """For a virtual function (SR-IOV), the function it belongs to."""
     vf_count: int = 0
-    """How many virtual functions are switched on."""
+    """How many virtual functions are switched on; 0 also where it was not asked for."""
+    is_locked: bool = False
+    """The kernel did not tell `driver_override`: a bind, unbind or reset that does not end holds the device's lock."""
     power_state: str | None = None
     power_control: str | None = None
     d3cold_allowed: bool | None = None

@@ -13,12 +13,13 @@ from nodelib.pci import PciAddress, PciDevice
 from nodelib.sysfs import Sysfs
 
 
-def scan(sysfs: Sysfs, host: HostRoot, *, with_config: bool = False) -> Inventory:
+def scan(sysfs: Sysfs, host: HostRoot, *, with_config: bool = False, with_locked: bool = False) -> Inventory:
     """NVIDIA's devices and their IOMMU groups as they are now.
 
     Only NVIDIA's functions and what shares a group with one are read in full; of all others one attribute, so that a
-    node with hundreds of functions costs little. *with_config* also asks their configuration spaces, which takes up
-    to a second where a device hangs. Raises NotSupported where there is no /sys.
+    node with hundreds of functions costs little. *with_config* also asks their configuration spaces, *with_locked* what
+    is told under a device's lock only; each takes up to a second where a device hangs. Raises NotSupported where there
+    is no /sys.
     """
     faults: list[DeviceFault] = []
     devices = _read_devices(sysfs, _nvidia_addresses(sysfs, faults), faults)
@@ -26,6 +27,8 @@ def scan(sysfs: Sysfs, host: HostRoot, *, with_config: bool = False) -> Inventor
     others = {address for group in groups for address in group.members} - set(devices)
     devices |= _read_devices(sysfs, others, faults)
     ordered = tuple(devices[address] for address in sorted(devices))
+    if with_locked:
+        ordered = sysfs.with_locked_attributes(ordered)
     faults += [DeviceFault(str(device.address), fault) for device in ordered for fault in device.faults]
     return Inventory(
         devices=ordered,

@@ -74,7 +74,10 @@ def _handler(state: Callable[[], LoopState], registry: CollectorRegistry) -> typ
                     alive = time.monotonic() - now.last_end < HUNG_AFTER_S
                     self._answer(200 if alive else 503, "ok" if alive else "the loop hangs")
                 case "/readyz":
-                    self._answer(200 if now.result.ready else 503, now.result.message or "ready")
+                    self._answer(
+                        200 if now.result.ready else 503,
+                        now.result.message or ("ready" if now.result.ready else "not ready"),
+                    )
                 case "/metrics":
                     self._answer(200, generate_latest(registry).decode(), "text/plain; version=0.0.4")
                 case _:

@@ -6,19 +6,24 @@ Attributes: Linux, Documentation/ABI/testing/sysfs-bus-pci, sysfs-kernel-iommu_g
 import errno
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
 from nodelib import attributes, pciids
-from nodelib.config_space import ConfigAnswer, ConfigReader
+from nodelib.config_space import COMMAND_OFFSET, HEADER_BYTES, ConfigAnswer, judge_config
 from nodelib.errors import DeviceBusy, DeviceError, DeviceGone, NotSupported
 from nodelib.files import HostRoot
 from nodelib.iommu import IommuGroup
-from nodelib.kernel_writes import KernelWriter
+from nodelib.kernel_writes import QUICK_S, KernelWriter
 from nodelib.nvidia import VENDOR_NVIDIA
 from nodelib.pci import PciAddress, PciDevice
+from nodelib.slow_reads import SlowReader
 
 T = TypeVar("T")
+
+BIND_S = 30.0
+"""A driver may reset and train the device when it takes it."""
 
 
 class Sysfs:
@@ -28,17 +33,17 @@ class Sysfs:
         self,
         host: HostRoot,
         writer: KernelWriter | None = None,
-        config_reader: ConfigReader | None = None,
+        slow_reader: SlowReader | None = None,
     ) -> None:
         self._sys = host.root / "sys"
         self._pci = self._sys / "bus/pci"
         self._devices = str(self._pci / "devices")
         self._writer = writer or KernelWriter()
-        self._config_reader = config_reader or ConfigReader()
+        self._slow_reader = slow_reader or SlowReader()
 
     def close(self) -> None:
-        """Give up the process that reads configuration space."""
-        self._config_reader.close()
+        """Give up the process that does the reads which can block."""
+        self._slow_reader.close()
 
     # --- what is there
 
@@ -56,7 +61,7 @@ class Sysfs:
         return attributes.parse_hex(attributes.read_text(f"{self._devices}/{folder}/vendor"))
 
     def pci_device(self, address: PciAddress) -> PciDevice:
-        """The function at *address* as it is now.
+        """The function at *address* as it is now, without what takes its lock to read (`with_locked_attributes`).
 
         Attributes that a kernel may lack are None; those that make no sense are named in `faults`. Raises DeviceGone
         where the folder vanished, DeviceError where vendor, device or class cannot be read.
@@ -84,14 +89,12 @@ class Sysfs:
             pci_class=pci_class,
             name=pciids.device_name(device) if vendor == VENDOR_NVIDIA else None,
             driver=attributes.link_name(f"{folder}/driver"),
-            driver_override=optional("driver_override", attributes.parse_override, None),
             iommu_group=attributes.group_number(f"{folder}/iommu_group", faults),
             numa_node=optional("numa_node", attributes.parse_numa_node, None),
             enable=optional("enable", attributes.parse_count, None),
             has_vfio_dev=has_vfio_dev,
             vfio_cdev=cdev,
             physical_function=attributes.linked_address(f"{folder}/physfn", faults),
-            vf_count=optional("sriov_numvfs", attributes.parse_count, 0),
             power_state=optional("power_state", str, None),
             power_control=optional("power/control", str, None),
             d3cold_allowed=optional("d3cold_allowed", attributes.parse_flag, None),
@@ -123,7 +126,24 @@ class Sysfs:
 
     def config(self, addresses: Iterable[PciAddress]) -> dict[PciAddress, ConfigAnswer]:
         """What each device's configuration space answers within a second."""
-        return self._config_reader.read({a: Path(self._devices) / str(a) / "config" for a in addresses})
+        paths = {address: f"{self._devices}/{address}/config" for address in addresses}
+        answers = self._slow_reader.read(paths.values(), HEADER_BYTES)
+        return {address: judge_config(answers[path]) for address, path in paths.items()}
+
+    def with_locked_attributes(self, devices: Iterable[PciDevice]) -> tuple[PciDevice, ...]:
+        """*devices* with what the kernel tells only under the device's lock: `driver_override` and `sriov_numvfs`.
+
+        A bind, unbind or reset that does not end holds that lock; such a device is marked `is_locked` after a second
+        (Linux, drivers/pci/pci-sysfs.c and drivers/pci/iov.c take device_lock).
+        """
+        chosen = tuple(devices)
+        folders = [f"{self._devices}/{device.address}" for device in chosen]
+        names = [f"{folder}/{name}" for folder in folders for name in ("driver_override", "sriov_numvfs")]
+        answers = self._slow_reader.read(names, attributes.PAGE_BYTES)
+        return tuple(
+            attributes.with_locked(device, answers[f"{folder}/driver_override"], answers[f"{folder}/sriov_numvfs"])
+            for device, folder in zip(chosen, folders, strict=True)
+        )
 
     def lockdown(self) -> str | None:
         """The kernel lockdown in force (`integrity`, `confidentiality`), None without (kernel_lockdown(7))."""
@@ -147,6 +167,10 @@ class Sysfs:
 
     # --- what can be changed
 
+    def session(self, address: PciAddress) -> AbstractContextManager[None]:
+        """Let all writes for *address* meanwhile share one child process, which makes several of them quick."""
+        return self._writer.session(address)
+
     def set_driver_override(self, address: PciAddress, driver: str | None) -> None:
         """Let only *driver* bind to the device; None lifts that."""
         self._write(address, self._of(address) / "driver_override", f"{driver or ''}\n")
@@ -162,7 +186,7 @@ class Sysfs:
         """Set the PCI command register (configuration space offset 4, 16 bits, little-endian; PCI specification)."""
         path = self._of(address) / "config"
         try:
-            self._writer.write_config(address, path, 4, command.to_bytes(2, "little"))
+            self._writer.write_at(address, path, COMMAND_OFFSET, command.to_bytes(2, "little"))
         except OSError as error:
             raise self._refused(address, path, error) from error
 
@@ -172,11 +196,11 @@ class Sysfs:
 
     def bind(self, address: PciAddress, driver: str) -> None:
         """Give the device to *driver*, whose own error is what we are told (`drivers_probe` swallows it)."""
-        self._write(address, self._pci / "drivers" / driver / "bind", str(address))
+        self._write(address, self._pci / "drivers" / driver / "bind", str(address), BIND_S)
 
     def probe(self, address: PciAddress) -> None:
         """Let the kernel choose a driver. Succeeds whatever that driver says: read the link back."""
-        self._write(address, self._pci / "drivers_probe", str(address))
+        self._write(address, self._pci / "drivers_probe", str(address), BIND_S)
 
     def reset(self, address: PciAddress, timeout_s: float) -> None:
         """Reset the function. Blocks while another user of the device holds its lock."""
@@ -196,12 +220,9 @@ class Sysfs:
         except ValueError as error:
             raise DeviceError(address, f"{attribute} makes no sense ({error}): see {path}") from error
 
-    def _write(self, address: PciAddress, path: Path, value: str, timeout_s: float | None = None) -> None:
+    def _write(self, address: PciAddress, path: Path, value: str, timeout_s: float = QUICK_S) -> None:
         try:
-            if timeout_s is None:
-                self._writer.write(address, path, value)
-            else:
-                self._writer.write_within(address, path, value, timeout_s)
+            self._writer.write(address, path, value, timeout_s)
         except OSError as error:
             raise self._refused(address, path, error) from error
 

@@ -2,10 +2,10 @@
 
 import contextlib
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from nodelib.listening import listening
 from nodelib.wakeups import Wakeups
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 16 * 1024 * 1024
 """A rescan of a large machine sends thousands of events at once; a full buffer loses some."""
-_POLL_S = 0.5
 
 
 @contextlib.contextmanager
@@ -31,14 +30,8 @@ def kernel_uevents(wakeups: Wakeups, subsystems: Sequence[str]) -> Iterator[bool
         log.warning("no kernel events here (%s); changes are noticed at the timer's pace", error)
         yield False
         return
-    ended = threading.Event()
-    listener = threading.Thread(target=_listen, args=(monitor, wakeups, ended), name="uevents", daemon=True)
-    listener.start()
-    try:
+    with listening("uevents", monitor.fileno(), lambda: _take(monitor, wakeups)):
         yield True
-    finally:
-        ended.set()
-        listener.join(2 * _POLL_S)
 
 
 def _open_monitor(subsystems: Sequence[str]) -> "pyudev.Monitor":
@@ -53,14 +46,13 @@ def _open_monitor(subsystems: Sequence[str]) -> "pyudev.Monitor":
     return monitor
 
 
-def _listen(monitor: "pyudev.Monitor", wakeups: Wakeups, ended: threading.Event) -> None:
-    while not ended.is_set():
-        try:
-            event = monitor.poll(_POLL_S)
-        except OSError as error:
-            # ENOBUFS: events were lost, so anything may have changed; looking again is the whole cure.
-            wakeups.wake(f"lost kernel events ({error.strerror})")
-            ended.wait(_POLL_S)
-            continue
-        if event is not None:
-            wakeups.wake(f"{event.subsystem} {event.action} {event.sys_name}")
+def _take(monitor: "pyudev.Monitor", wakeups: Wakeups) -> None:
+    """Turn the event that waits into a reason to wake."""
+    try:
+        event = monitor.poll(0)
+    except OSError as error:
+        # ENOBUFS: events were lost, so anything may have changed; looking again is the whole cure.
+        wakeups.wake(f"lost kernel events ({error.strerror})")
+        return
+    if event is not None:
+        wakeups.wake(f"{event.subsystem} {event.action} {event.sys_name}")

@@ -78,8 +78,13 @@ def apply_all(
     if not plans:
         return ()
     do = partial(apply, sysfs=sysfs, unbind_timeout_s=unbind_timeout_s)
+
+    def carry_out_one(plan: DevicePlan) -> Failure | None:
+        with sysfs.session(plan.address):
+            return _carry_out_one(plan, do, stopped)
+
     with ThreadPoolExecutor(min(_AT_ONCE, len(plans)), thread_name_prefix="bind") as pool:
-        results = list(pool.map(lambda plan: _carry_out_one(plan, do, stopped), plans))
+        results = list(pool.map(carry_out_one, plans))
     return tuple(failure for failure in results if failure is not None)
 
 

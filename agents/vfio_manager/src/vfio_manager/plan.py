@@ -167,6 +167,12 @@ def _undo_steps(device: PciDevice) -> tuple[Step, ...]:
 
 def _why_not(device: PciDevice, inventory: Inventory, settings: Settings) -> Problem | None:
     """Why *device* must not be bound now; None if it may."""
+    if device.is_locked:
+        return Problem(
+            "hung",
+            "the kernel holds its lock: a bind, unbind or reset of it does not end",
+            "see the kernel log; end whoever uses the device, or reboot the node",
+        )
     if device.iommu_group is None:
         return Problem(
             "no-iommu",

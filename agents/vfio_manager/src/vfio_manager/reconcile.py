@@ -67,7 +67,7 @@ class Binder:
 
     def scan(self) -> Inventory:
         """One look at the node. Raises InvalidValue if a device that was asked for is none that we may bind."""
-        inventory = self._node.scan()
+        inventory = self._node.scan(with_locked=True)
         if unknown := self._not_found(inventory):
             raise InvalidValue(f"{unknown[0]} is no NVIDIA device of this node: see vfio-manager status")
         return inventory
@@ -118,7 +118,7 @@ class Binder:
     def round(self) -> RoundResult:
         """One round of the daemon; the ready file tells the truth after it."""
         try:
-            outcome = self._bind(self._node.scan())  # a device that was asked for may come later
+            outcome = self._bind(self._node.scan(with_locked=True))  # a device that was asked for may come later
         except NodeError:
             self._ready_file.retract()
             raise
