@@ -13,7 +13,7 @@ from nodelib.pci import PciAddress
 from nodelib.sysfs import Sysfs
 from tests.fakes.kernel import FakeKernel, Hardware, Uevent
 from tests.fakes.parts import CLASS_AUDIO, gpu, other, port
-from tests.fakes.polling import until
+from tests.fakes.polling import config_answer, until
 
 GPU = PciAddress.parse("0000:3b:00.0")
 OTHER_GPU = PciAddress.parse("0000:86:00.0")
@@ -143,7 +143,7 @@ def test_a_hardware_description_shows_in_every_identifying_attribute(kernel: Fak
     device = sysfs.pci_device(address)
     assert (device.vendor, device.device, device.pci_class, device.numa_node) == (0x10DE, 0x2335, 0x030200, 1)
     assert device.modalias == "pci:v000010DEd00002335sv000010DEsd000018BFbc03sc02i00"
-    header = sysfs.config([address])[address].header
+    header = config_answer(sysfs, address).header
     assert header[:4] == b"\xde\x10\x35\x23"
     assert header[9:12] == b"\x00\x02\x03"
     assert header[0x2C:0x30] == b"\xde\x10\xbf\x18"

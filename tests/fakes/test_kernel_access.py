@@ -14,6 +14,7 @@ from nodelib.sysfs import Sysfs
 from tests.fakes.gpu import Chip, EmulatedDevice
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.parts import gpu
+from tests.fakes.polling import config_answer
 
 GPU = PciAddress.parse("0000:3b:00.0")
 ALL_ONES = 0xFFFFFFFF
@@ -51,10 +52,10 @@ def test_bar0_reads_all_ones_while_memory_decoding_is_off(tmp_path: Path) -> Non
         kernel.attach(GPU, EmulatedDevice(Chip.GH100))
         sysfs = kernel.sysfs()
         assert identity(kernel, sysfs) == ALL_ONES
-        (command,) = struct.unpack_from("<H", sysfs.config([GPU])[GPU].header, COMMAND)
+        (command,) = struct.unpack_from("<H", config_answer(sysfs, GPU).header, COMMAND)
         sysfs.write_command(GPU, command | 2)
         assert identity(kernel, sysfs) == Chip.GH100.value.identity
-        assert struct.unpack_from("<H", sysfs.config([GPU])[GPU].header, COMMAND) == (command | 2,)
+        assert struct.unpack_from("<H", config_answer(sysfs, GPU).header, COMMAND) == (command | 2,)
 
 
 def test_enabling_a_function_without_a_driver_switches_memory_decoding_on(tmp_path: Path) -> None:

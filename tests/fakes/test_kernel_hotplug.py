@@ -11,6 +11,7 @@ from nodelib.sysfs import Sysfs
 from tests.fakes.gpu import Chip, EmulatedDevice
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.parts import CLASS_AUDIO, gpu, other, port
+from tests.fakes.polling import config_answer
 
 PORT = PciAddress.parse("0000:3a:00.0")
 GPU = PciAddress.parse("0000:3b:00.0")
@@ -89,7 +90,8 @@ def test_a_device_that_comes_back_is_new_and_goes_to_whichever_driver_takes_it(
     seen = events_of(kernel)
     kernel.plug_back(GPU)
     found = sysfs.pci_device(GPU)
-    assert (found.driver, found.driver_override, found.iommu_group) == ("nvidia", None, 65)
+    assert (found.driver, found.iommu_group) == ("nvidia", 65)
+    assert (kernel.host.root / f"sys/bus/pci/devices/{GPU}/driver_override").read_text() == "(null)\n"
     assert not device.gone
     assert seen == [("add", "pci", str(GPU)), ("bind", "pci", str(GPU))]
 
@@ -99,7 +101,7 @@ def test_a_device_that_falls_off_the_bus_stays_in_sysfs_without_an_event(kernel:
     seen = events_of(kernel)
     kernel.fall_off_bus(GPU)
     assert sysfs.pci_device(GPU).driver == "vfio-pci"
-    assert sysfs.config([GPU])[GPU].state is ConfigState.GONE
+    assert config_answer(sysfs, GPU).state is ConfigState.GONE
     assert seen == []
 
 

@@ -1,5 +1,6 @@
 """Reading through the one door to /sys, on trees of real files. Field problems 21, 35, 36."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 
 from nodelib.errors import DeviceError, DeviceGone, NotSupported
 from nodelib.files import HostRoot
-from nodelib.pci import ConfigState
+from nodelib.pci import ConfigState, PciDevice
+from nodelib.slow_reads import SlowReader
 from nodelib.sysfs import Sysfs
-from tests.nodelib.samples import Tree, at
+from tests.nodelib.samples import DEADLINE_S, Tree, at
 
 GPU = at("3b")
 
@@ -34,7 +36,11 @@ def test_a_device_is_read_whole(tree: Tree) -> None:
     (folder / "vfio-dev/vfio7").mkdir(parents=True)
     (folder / "vfio-dev/vfio7/dev").write_text("511:7\n")
     (folder / "physfn").symlink_to(tree.folder("3a"))
-    device = tree.sysfs().pci_device(GPU)
+    sysfs = tree.sysfs()
+    try:
+        (device,) = sysfs.with_locked_attributes([sysfs.pci_device(GPU)])
+    finally:
+        sysfs.close()
     assert (device.address, device.vendor, device.device, device.pci_class) == (GPU, 0x10DE, 0x2335, 0x030200)
     assert device.name == "GH100 [H200 SXM 141GB]"
     assert (device.driver, device.driver_override, device.iommu_group) == ("vfio-pci", "vfio-pci", 65)
@@ -63,7 +69,7 @@ def test_only_nvidias_devices_are_named_from_nvidias_section(tree: Tree) -> None
     assert tree.sysfs().pci_device(GPU).name is None
 
 
-@pytest.mark.parametrize("attribute", ["numa_node", "enable", "sriov_numvfs", "d3cold_allowed"])
+@pytest.mark.parametrize("attribute", ["numa_node", "enable", "d3cold_allowed"])
 @pytest.mark.parametrize("text", ["", "garbage", "\ufffd\ufffd", "-x", "\u0661"])
 def test_an_attribute_that_makes_no_sense_is_a_fault_beside_the_rest(tree: Tree, attribute: str, text: str) -> None:
     tree.add("3b", group=65, driver="vfio-pci", **{attribute: text})
@@ -193,3 +199,35 @@ def test_configuration_space_is_read_from_each_devices_file(tree: Tree) -> None:
 def test_a_bar_is_mapped_through_its_resource_file(tree: Tree) -> None:
     assert tree.sysfs().resource_path(GPU) == tree.folder("3b") / "resource0"
     assert tree.sysfs().resource_path(GPU, 2) == tree.folder("3b") / "resource2"
+
+
+# What the kernel tells only under the device's lock.
+
+
+def locked(tree: Tree, *, timeout_s: float = DEADLINE_S) -> PciDevice:
+    sysfs = Sysfs(tree.host, slow_reader=SlowReader(timeout_s))
+    try:
+        return sysfs.with_locked_attributes([sysfs.pci_device(GPU)])[0]
+    finally:
+        sysfs.close()
+
+
+def test_a_device_whose_lock_is_held_does_not_hold_the_look_up(tree: Tree) -> None:
+    """Linux, drivers/pci/pci-sysfs.c, driver_override_show: a hung unbind holds what it waits for."""
+    os.mkfifo(tree.add("3b") / "driver_override")
+    device = locked(tree, timeout_s=0.2)
+    assert (device.is_locked, device.driver_override) == (True, None)
+
+
+def test_what_is_read_without_its_lock_says_nothing_of_its_override(tree: Tree) -> None:
+    os.mkfifo(tree.add("3b") / "driver_override")
+    assert tree.sysfs().pci_device(GPU).is_locked is False
+
+
+@pytest.mark.parametrize("text", ["", "garbage", "-x", "\u0661"])
+def test_a_number_of_virtual_functions_that_makes_no_sense_is_a_fault(tree: Tree, text: str) -> None:
+    tree.add("3b", driver_override="(null)", sriov_numvfs=text)
+    device = locked(tree)
+    (fault,) = device.faults
+    assert fault.startswith("sriov_numvfs makes no sense")
+    assert (device.vf_count, device.driver_override, device.is_locked) == (0, None, False)

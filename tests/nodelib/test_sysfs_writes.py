@@ -153,11 +153,8 @@ class RefusingWriter(KernelWriter):
         super().__init__()
         self._number = number
 
-    def write(self, address: PciAddress, path: Path, value: str) -> None:
+    def write(self, address: PciAddress, path: Path, value: str, timeout_s: float = DEADLINE_S) -> None:
         raise OSError(self._number, os.strerror(self._number), str(path))
-
-    def write_within(self, address: PciAddress, path: Path, value: str, timeout_s: float) -> None:
-        self.write(address, path, value)
 
 
 @pytest.mark.parametrize(

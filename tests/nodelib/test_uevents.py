@@ -33,15 +33,11 @@ def test_the_kernels_own_events_wake_whoever_listens_to_their_subsystem() -> Non
 class ScriptedMonitor:
     """Answers each poll with the next of its acts; in place of a netlink socket whose buffer cannot be filled here."""
 
-    def __init__(self, *acts: Callable[[], object], ended: threading.Event) -> None:
+    def __init__(self, *acts: Callable[[], object]) -> None:
         self._acts = list(acts)
-        self._ended = ended
 
     def poll(self, _timeout_s: float) -> object:
-        act = self._acts.pop(0)
-        if not self._acts:
-            self._ended.set()
-        return act()
+        return self._acts.pop(0)()
 
 
 def lose_events() -> object:
@@ -50,10 +46,11 @@ def lose_events() -> object:
 
 def test_lost_events_are_a_reason_to_look_again() -> None:
     """recv(2) on a netlink socket: ENOBUFS, the kernel had more to say than the buffer could hold."""
-    wakeups, ended = Wakeups(), threading.Event()
+    wakeups = Wakeups()
     event = SimpleNamespace(subsystem="pci", action="remove", sys_name="0000:3b:00.0")
-    monitor = ScriptedMonitor(lambda: None, lambda: event, lose_events, ended=ended)
-    uevents._listen(monitor, wakeups, ended)
+    monitor = ScriptedMonitor(lambda: None, lambda: event, lose_events)
+    for _ in range(3):
+        uevents._take(monitor, wakeups)
     assert wakeups.wait(DEADLINE_S) == (
         "pci remove 0000:3b:00.0",
         "lost kernel events (No buffer space available)",

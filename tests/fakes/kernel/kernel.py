@@ -40,7 +40,7 @@ class FakeKernel:
 
     *override_reads_block*: reading `driver_override` and `sriov_numvfs` waits for the device's lock, as on Linux 6.12
     (drivers/pci/pci-sysfs.c, driver_override_show; drivers/pci/iov.c, sriov_numvfs_show). Whoever reads them in its
-    loop then stands still while an unbind or a reset does. Off unless asked for: not every kernel does so.
+    loop then stands still while an unbind or a reset does.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class FakeKernel:
         release: str = "6.12",
         vfio_groups: bool = True,
         vfio_cdevs: bool = False,
-        override_reads_block: bool = False,
+        override_reads_block: bool = True,
     ) -> None:
         self.release = release
         self._tree = Tree(root)

@@ -1,5 +1,6 @@
 """How the text, links and folders of sysfs become values: each parser raises ValueError for what makes no sense."""
 
+import errno
 import os
 import re
 from dataclasses import replace
@@ -121,11 +122,15 @@ def with_locked(device: PciDevice, override: bytes | OSError | None, numvfs: byt
     """*device* with the answers of the two attributes that are read under its lock; None: there was no answer."""
     if override is None or numvfs is None:
         return replace(device, is_locked=True)
-    faults = list(device.faults)
+    faults = [
+        f"{name} cannot be read ({os.strerror(answer.errno or 0)})"
+        for name, answer in (("driver_override", override), ("sriov_numvfs", numvfs))
+        if isinstance(answer, OSError) and answer.errno != errno.ENOENT  # a kernel may lack it
+    ]
     text = override.decode("ascii", "replace").strip() if isinstance(override, bytes) else ""
     count = 0
     try:
         count = parse_count(numvfs.decode("ascii", "replace").strip()) if isinstance(numvfs, bytes) else 0
     except ValueError as error:
         faults.append(f"sriov_numvfs makes no sense ({error})")
-    return replace(device, driver_override=parse_override(text), vf_count=count, faults=tuple(faults))
+    return replace(device, driver_override=parse_override(text), vf_count=count, faults=(*device.faults, *faults))

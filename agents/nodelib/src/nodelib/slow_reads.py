@@ -1,5 +1,6 @@
 """Reading files that can block in the kernel, so that one which does holds nobody else up."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -54,7 +55,8 @@ class SlowReader:
             return
         process.kill()
         if process.stdin:
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # a question that its death cut short is still in the buffer
+                process.stdin.close()
         try:
             process.wait(timeout=1)
         except subprocess.TimeoutExpired:

@@ -1,7 +1,10 @@
 """Wake-ups from the kernel's uevents; without them the timer alone keeps the agents right."""
 
 import contextlib
+import errno
 import logging
+import os
+import socket
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -51,8 +54,11 @@ def _take(monitor: "pyudev.Monitor", wakeups: Wakeups) -> None:
     try:
         event = monitor.poll(0)
     except OSError as error:
-        # ENOBUFS: events were lost, so anything may have changed; looking again is the whole cure.
-        wakeups.wake(f"lost kernel events ({error.strerror})")
+        # ENOBUFS: events were lost, so anything may have changed; looking again is the whole cure. Until its error
+        # has been fetched the socket tells nothing else and is ready at once, for ever (socket(7), SO_ERROR).
+        with socket.socket(fileno=os.dup(monitor.fileno())) as same:
+            pending = same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        wakeups.wake(f"lost kernel events ({os.strerror(pending or error.errno or errno.ENOBUFS)})")
         return
     if event is not None:
         wakeups.wake(f"{event.subsystem} {event.action} {event.sys_name}")

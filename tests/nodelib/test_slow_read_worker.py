@@ -1,4 +1,4 @@
-"""The process that reads configuration space, spoken to as `config_space` does."""
+"""The process that reads what can block, spoken to as `slow_reads` does."""
 
 import os
 import subprocess
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from nodelib import config_worker
+from nodelib import slow_read_worker
 
 
 @pytest.fixture
 def worker() -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-I", "-S", config_worker.__file__]
+    command = [sys.executable, "-I", "-S", slow_read_worker.__file__]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         try:
@@ -24,7 +24,7 @@ def worker() -> Iterator["subprocess.Popen[str]"]:
 
 def ask(worker: "subprocess.Popen[str]", *paths: Path) -> None:
     assert worker.stdin is not None
-    worker.stdin.writelines(f"{path}\n" for path in paths)
+    worker.stdin.writelines(f"{path}\t64\n" for path in paths)
     worker.stdin.flush()
 
 
@@ -34,8 +34,7 @@ def answer(worker: "subprocess.Popen[str]") -> tuple[str, str]:
     return path, text
 
 
-def test_the_standard_header_is_answered_in_hex(worker: "subprocess.Popen[str]", tmp_path: Path) -> None:
-    """The rest of configuration space needs CAP_SYS_ADMIN to be read."""
+def test_as_many_bytes_as_were_asked_for_are_answered_in_hex(worker: "subprocess.Popen[str]", tmp_path: Path) -> None:
     path = tmp_path / "config"
     path.write_bytes(bytes(range(256)))
     ask(worker, path)

@@ -1,0 +1,282 @@
+"""A small node for cc-manager: GPUs and switches with firmware, the kernel that holds them, and the API server."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cc_manager.access import Access
+from cc_manager.bar0 import MapError, Words
+from cc_manager.clock import Clock
+from cc_manager.kube_node import KubeNode
+from cc_manager.labels import MODE, READY, STATE
+from cc_manager.reconcile import Reconciler
+from cc_manager.setter import ModeSetter
+from cc_manager.settings import Settings
+from nodelib.kube import ApiAccess, Kube
+from nodelib.nvidia import Kind, is_assignable_kind, kind_of
+from nodelib.pci import PciAddress
+from nodelib.settings import DaemonSettings
+from nodelib.wakeups import Wakeups
+from tests.fakes.gpu import ActiveMode, Chip, EmulatedDevice
+from tests.fakes.kernel import FakeKernel, Hardware
+from tests.fakes.kube_api import KubeApi
+from tests.fakes.kube_record import NodeState
+from tests.fakes.parts import gpu, nvswitch
+from tests.fakes.polling import until
+
+NODE_NAME = "node-1"
+MODE_REGISTERS = {Chip.GH100: 0x1182CC, Chip.NVSWITCH_GEN3: 0x28C50}
+COMMAND_HEAD, EMEM_CONTROL, EMEM_DATA = 0x8F2C10, 0x8F2AD0, 0x8F2AD4
+QUICK = Settings(reset_timeout_s=20.0)
+"""Long enough for a loaded machine; whoever tests a reset that hangs takes less."""
+
+_MODES = {
+    "off": ActiveMode(0b00, is_ppcie=False),
+    "on": ActiveMode(0b01, is_ppcie=False),
+    "devtools": ActiveMode(0b11, is_ppcie=False),
+    "ppcie": ActiveMode(0b00, is_ppcie=True),
+}
+_READY_OF = {"on": "true", "ppcie": "true", "off": "false"}
+
+OnAccess = Callable[[PciAddress, int, int | None], None]
+"""Told of each register access before it is made: the device, the offset, the value (None: a read)."""
+
+
+class SharedTime:
+    """Time that moves only when somebody sleeps; firmware and agent live in the same one."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self._now += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(monotonic=self.now, sleep=self.sleep)
+
+
+class CcNode:
+    """The node. `close` (or leaving it) fails the test if the kernel or a device has a complaint.
+
+    *hardware* replaces the default, which is *gpus* and *switches* with an IOMMU group each, on *driver*.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        gpus: int = 2,
+        switches: int = 0,
+        hardware: tuple[Hardware, ...] | None = None,
+        driver: str | None = "vfio-pci",
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        has_tee: bool = True,
+    ) -> None:
+        self._stack = contextlib.ExitStack()
+        self.time = SharedTime()
+        self.kernel = self._stack.enter_context(FakeKernel(root / "host"))
+        if has_tee:
+            self.kernel.set_module_parameter("kvm_amd", "sev_snp", "Y")
+        for function in hardware or _functions(gpus, switches):
+            self.kernel.add_device(function, driver=driver)
+        self.node = self.kernel.node()
+        self.on_access: list[OnAccess] = []
+        self.devices: dict[PciAddress, EmulatedDevice] = {}
+        for device in self.node.scan().devices:
+            if is_assignable_kind(device):
+                chip = Chip.NVSWITCH_GEN3 if kind_of(device) is Kind.NVSWITCH else Chip.GH100
+                self.devices[device.address] = EmulatedDevice(chip, clock=self.time.now)
+                self.kernel.attach(device.address, self.devices[device.address])
+        self.api = self._stack.enter_context(KubeApi(NODE_NAME, labels or {}, annotations=annotations))
+        self.api.on_write.append(self.refuse_untrue_labels)
+
+    def close(self) -> None:
+        self._stack.close()
+        self.assert_no_complaints()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        if error is None:
+            self.assert_no_complaints()
+
+    # --- what agents are given
+
+    @contextlib.contextmanager
+    def map_words(self, path: Path) -> Iterator[Words]:
+        """What mapping `resource0` gives here."""
+        try:
+            words = self.kernel.map_bar0(path)
+        except FileNotFoundError:
+            raise  # from open; what follows comes from mmap
+        except OSError as error:
+            raise MapError(error.errno, error.strerror, str(path)) from error
+        yield _WatchedWords(PciAddress.parse(path.parent.name), words, self.on_access)
+
+    def access(self) -> Access:
+        return Access(self.node, self.map_words, self.time.clock)
+
+    def setter(self, settings: Settings = QUICK, wakeups: Wakeups | None = None) -> ModeSetter:
+        return ModeSetter(self.node, self.access(), settings, wakeups)
+
+    def kube(self) -> Kube:
+        kube = Kube(ApiAccess(self.api.url, token=self.api.token))
+        self._stack.callback(kube.close)
+        return kube
+
+    def manager(self, settings: Settings = QUICK, wakeups: Wakeups | None = None) -> Reconciler:
+        """The daemon's rounds, as a fresh start of the process has them."""
+        return Reconciler(self.setter(settings, wakeups), KubeNode(self.kube(), NODE_NAME))
+
+    def kubeconfig(self, folder: Path) -> Path:
+        """A kubeconfig file for the API server; JSON is YAML."""
+        path = folder / "kubeconfig"
+        content = {
+            "current-context": "simulated",
+            "contexts": [{"name": "simulated", "context": {"cluster": "simulated", "user": "agent"}}],
+            "clusters": [{"name": "simulated", "cluster": {"server": self.api.url}}],
+            "users": [{"name": "agent", "user": {"token": self.api.token}}],
+        }
+        path.write_text(json.dumps(content))
+        return path
+
+    # --- what a test looks at
+
+    @property
+    def addresses(self) -> tuple[PciAddress, ...]:
+        return tuple(sorted(self.devices))
+
+    @property
+    def accesses(self) -> list[int]:
+        """Register accesses so far, device by device."""
+        return [self.devices[address].accesses for address in self.addresses]
+
+    def host_folder(self, address: PciAddress) -> Path:
+        """The device's folder in sysfs."""
+        return self.node.host.root / "sys/bus/pci/devices" / str(address)
+
+    def resets(self) -> list[str]:
+        """The devices whose reset was asked for, in order; what VFIO resets by itself is not among them."""
+        return [path.split("/")[-2] for path, _ in self.kernel.writes if path.endswith("/reset")]
+
+    def refuse_untrue_labels(self, state: NodeState) -> None:
+        """The invariant of DESIGN section 4, for `KubeApi.on_write`: a ready value speaks of verified devices only."""
+        if not (ready := state.labels.get(READY)):
+            return
+        mode = state.labels[STATE]
+        assert _READY_OF[mode] == ready, f"ready is {ready!r} in mode {mode}"
+        self.assert_all_in(mode)
+
+    def assert_all_in(self, mode: str) -> None:
+        """Every device that is plugged in is in *mode*, now and after its next reset, seen from the hardware's side."""
+        for address in set(self.devices).intersection(self.kernel.addresses):
+            device = self.devices[address]
+            wanted = mode if mode == "ppcie" or device.chip is Chip.GH100 else "off"
+            assert device.active == _MODES[wanted], f"{address} is {device.active}, not {wanted}"
+            assert staged(device) == _MODES[wanted], f"{address} has {staged(device)} staged, not {wanted}"
+
+    def assert_none_in_waiting(self) -> None:
+        """No device that answers would change its mode at its next reset."""
+        for address, device in self.devices.items():
+            assert device.gone or staged(device) == device.active, f"{address}: {device.active} and {staged(device)}"
+
+    def assert_says(self, mode: str) -> None:
+        """The node's labels tell that it is verified in *mode*."""
+        assert self.api.labels.get(STATE) == mode
+        assert self.api.labels.get(READY) == _READY_OF.get(mode, "")
+
+    def assert_no_complaints(self) -> None:
+        assert self.kernel.complaints == []
+        assert {str(a): d.complaints for a, d in self.devices.items() if d.complaints} == {}
+
+    # --- what others do
+
+    def want(self, mode: str | None) -> None:
+        """The administrator sets the label."""
+        self.api.set_label(MODE, mode)
+
+    def put_into(self, mode: str) -> None:
+        """The baseboard controller puts every device into *mode*; the node says nothing of it."""
+        for device in self.devices.values():
+            wanted = _MODES[mode if mode == "ppcie" or device.chip is Chip.GH100 else "off"]
+            device.knobs.update({2: 0, 4: 0, 34: 0, 6: wanted.cc_bits >> 1, 8: wanted.cc_bits & 1})
+            device.knobs.update({45: int(wanted.is_ppcie), 10: 2 if mode == "on" and device.chip is Chip.GH100 else 0})
+            device.reset()
+        self.time.sleep(1.0)
+
+
+class RunningManager:
+    """The whole daemon in a thread: rounds, label watch and lock, until it is left."""
+
+    def __init__(self, node: CcNode, *, interval_s: float = 60.0, settings: Settings = QUICK) -> None:
+        self.wakeups = Wakeups()
+        self._failures: list[Exception] = []
+        self._reconciler = node.manager(settings, self.wakeups)
+        self._daemon = DaemonSettings(interval_s=interval_s, listen="")
+        self._thread = threading.Thread(target=self._run, name="cc-manager")
+
+    def _run(self) -> None:
+        try:
+            self._reconciler.run(self._daemon)
+        except Exception as error:  # noqa: BLE001 - told to the test, which is in another thread
+            self._failures.append(error)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wakeups.request_stop()
+        until(lambda: not self._thread.is_alive())
+        assert not self._failures, f"the daemon ended with {self._failures[0]!r}"
+
+
+class Crash(BaseException):
+    """The process ends here; nothing of ours catches it."""
+
+
+class _WatchedWords:
+    def __init__(self, address: PciAddress, words: Words, listeners: list[OnAccess]) -> None:
+        self._address = address
+        self._words = words
+        self._listeners = listeners
+
+    def __getitem__(self, index: int) -> int:
+        for listener in self._listeners:
+            listener(self._address, index * 4, None)
+        return self._words[index]
+
+    def __setitem__(self, index: int, value: int) -> None:
+        for listener in self._listeners:
+            listener(self._address, index * 4, value)
+        self._words[index] = value
+
+
+def staged(device: EmulatedDevice) -> ActiveMode:
+    """What the next reset will put in force."""
+    knobs = device.knobs
+    return ActiveMode(bool(knobs[8]) | bool(knobs[6]) << 1, is_ppcie=bool(knobs.get(45, 0)))
+
+
+def _functions(gpus: int, switches: int) -> list[Hardware]:
+    placed = [gpu(f"0000:{0x1B + number:02x}:00.0", group=10 + number) for number in range(gpus)]
+    return placed + [nvswitch(f"0000:{0x07 + number:02x}:00.0", group=60 + number) for number in range(switches)]

@@ -1,0 +1,39 @@
+"""What every test of kata-manager begins with."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.kernel import FakeKernel
+from tests.kata_manager.builders import add_two_gpus
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory where the machine has room there: a simulated node is hundreds of files, most of a test's time."""
+    memory = "/dev/shm"
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Iterator[FakeKernel]:
+    """Two GPUs on vfio-pci, the first with an audio function in its group; nobody wrote a spec yet."""
+    with FakeKernel(tmp_path) as kernel:
+        add_two_gpus(kernel)
+        yield kernel
+        assert kernel.writes == [], "kata-manager writes nothing to /sys"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """The commands set logging up for their whole process; the next test finds it as it was before."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
