@@ -28,8 +28,8 @@ def main(topology: str) -> int:
         logging.basicConfig(level=logging.INFO, handlers=[screen], force=True)
         inventory = simulated.node.scan()
         screen.title(
-            f"A simulated node, {topology}, GPUs: {len(inventory.gpus)}, NVSwitches: {len(inventory.nvswitches)}. "
-            "The agents are the real ones."
+            f"Simulated node {topology}: GPUs {len(inventory.gpus)}, NVSwitches {len(inventory.nvswitches)}. "
+            "Real agents."
         )
         agents = RunningAgents(simulated)
         run = prepare_and_use if inventory.groups else tell_the_truth

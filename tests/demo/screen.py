@@ -108,7 +108,9 @@ class Screen(logging.Handler):
 
     def _say(self, text: str) -> None:
         try:
-            print(text, flush=True)
+            # One write a line: agents log from their own threads.
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
         except BrokenPipeError:
             # The reader has seen enough (`make demo | head`); the steps go on for their exit code.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -35,6 +35,11 @@ def at(text: str) -> PciAddress:
     return PciAddress(0, int(bus, 16), 0, int(function or "0"))
 
 
+def open_descriptors() -> int:
+    """How many descriptors this process holds."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 # --- values
 
 

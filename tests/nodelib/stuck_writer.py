@@ -1,8 +1,8 @@
 """A writer that stays after SIGKILL, as a process inside the kernel does, until a FIFO is opened for writing.
 
-Argument: the FIFO; the requests are those of `nodelib.write_attribute`. The value `STUCK` gets stuck, any other is
-written. A killed process stays with its parent as not yet ended while another process traces it (ptrace(2): the tracer
-is told first); here the tracer is a child of its own, which lets go when somebody opens the FIFO.
+Argument: the FIFO; then it is spoken to as the real writer is. The value `STUCK` gets it stuck, any other is written. A
+killed process stays with its parent as not yet ended while another process traces it (ptrace(2): the tracer is told
+first); here the tracer is a child of its own, which lets go when somebody opens the FIFO.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ def be_traced(release: str) -> None:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        path, _, data = line.rstrip("\n").split("\t")
+        path, _offset, data = line.rstrip("\n").split("\t")
         value = bytes.fromhex(data).decode()
         if value == STUCK:
             be_traced(sys.argv[1])

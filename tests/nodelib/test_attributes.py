@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodelib import attributes
-from tests.nodelib.samples import PROPERTY, at
+from tests.nodelib.samples import PROPERTY, at, open_descriptors
 
 NO_NUMBERS = ["", " ", "x", "0x", "1 2", "-", "1_0", "1.5", "\u0663", "²", "\ufffd", "9" * 5000]
 """The last is a page of garbage; Python reads `1_0` as 10 and the Arabic digit as 3, the kernel writes neither."""
@@ -18,6 +18,16 @@ def test_an_attribute_is_its_first_page_without_the_white_space(tmp_path: Path) 
     (tmp_path / "long").write_text("a" * 5000)
     assert attributes.read_text(str(tmp_path / "numa_node")) == "-1"
     assert len(attributes.read_text(str(tmp_path / "long"))) == 4096
+
+
+def test_reading_leaves_no_descriptor_behind(tmp_path: Path) -> None:
+    (tmp_path / "vendor").write_text("0x10de\n")
+    (tmp_path / "class").mkdir()
+    before = open_descriptors()
+    attributes.read_text(str(tmp_path / "vendor"))
+    with pytest.raises(IsADirectoryError):
+        attributes.read_text(str(tmp_path / "class"))
+    assert open_descriptors() == before
 
 
 def test_bytes_that_are_no_ascii_do_not_end_the_read(tmp_path: Path) -> None:

@@ -67,6 +67,15 @@ def test_links_in_a_circle_are_refused_by_name(host: HostRoot) -> None:
         host.resolve("/var/run/cdi")
 
 
+def test_as_many_links_are_followed_as_the_kernel_follows(host: HostRoot) -> None:
+    """path_resolution(7): 40."""
+    for number in range(41):
+        (host.root / f"link{number}").symlink_to(f"link{number - 1}" if number else "/run")
+    assert host.resolve("/link39/cdi") == host.root / "run/cdi"
+    with pytest.raises(InvalidValue, match="too many links"):
+        host.resolve("/link40/cdi")
+
+
 NAMES = st.sampled_from(["a", "b", "c"])
 PATHS = st.builds(
     lambda start, parts: start + "/".join(parts),

@@ -113,6 +113,13 @@ def test_what_is_no_resource_name_is_refused_by_name(text: str) -> None:
     assert repr(text) in str(caught.value)
 
 
+def test_a_domain_of_253_characters_is_the_longest() -> None:
+    longest = ".".join(["a" * 63] * 3 + ["b" * 61])
+    assert ResourceName.parse(f"{longest}/pgpu").domain == longest
+    with pytest.raises(InvalidValue):
+        ResourceName.parse(f"{longest}b/pgpu")
+
+
 def test_an_alias_of_63_characters_is_the_longest() -> None:
     assert alias_problem("g" * 63) is None
     assert "longer than 63" in (alias_problem("g" * 64) or "")

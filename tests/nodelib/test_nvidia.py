@@ -12,6 +12,7 @@ from nodelib.nvidia import (
     gpus,
     is_assignable_kind,
     kind_of,
+    model_of,
     nvswitches,
 )
 from nodelib.pci import PciDevice
@@ -138,3 +139,16 @@ def test_gpus_and_switches_are_picked_in_order_without_their_companions() -> Non
     assert gpus(devices) == (first, second)
     assert nvswitches(devices) == (switch,)
     assert [device for device in devices if is_assignable_kind(device)] == [first, switch, second]
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("GH100 [H200 SXM 141GB]", "H200 SXM 141GB"),
+        ("GB110", "GB110"),
+        ("GB110 []", "GB110 []"),
+        (None, "unknown 2335"),
+    ],
+)
+def test_people_are_told_the_model_in_a_word_or_two(name: str | None, model: str) -> None:
+    assert model_of(gpu("01", 1, name=name)) == model

@@ -1,5 +1,6 @@
 """One look at the whole node, on trees of real files. Field problems 2, 21, 35."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from nodelib.inventory import Inventory
 from nodelib.iommu import viability_problems
 from nodelib.pci import ConfigState, PciAddress
 from nodelib.scan import scan
+from nodelib.slow_reads import SlowReader
 from nodelib.sysfs import Sysfs
 from nodelib.vfio import Naming, assignable_devices
 from tests.nodelib.samples import PROPERTY, Tree, at
@@ -229,6 +231,22 @@ def test_a_dev_without_vfio_shows_no_nodes_and_no_dev_shows_nothing_at_all(tree:
     assert look_at(tree).dev_vfio is None
     (tree.root / "dev").mkdir()
     assert look_at(tree).dev_vfio == frozenset()
+
+
+# --- what is told under a device's lock only
+
+
+def test_overrides_and_virtual_functions_are_read_only_when_they_are_wanted(tree: Tree) -> None:
+    tree.add("3b", driver_override="vfio-pci", sriov_numvfs="2")
+    os.mkfifo(tree.add("9b") / "driver_override")
+    sysfs = Sysfs(tree.host, slow_reader=SlowReader(timeout_s=0.5))
+    try:
+        assert [device.driver_override for device in scan(sysfs, tree.host).devices] == [None, None]
+        first, second = scan(sysfs, tree.host, with_locked=True).devices
+    finally:
+        sysfs.close()
+    assert (first.driver_override, first.vf_count, first.is_locked) == ("vfio-pci", 2, False)
+    assert (second.driver_override, second.vf_count, second.is_locked) == (None, 0, True)
 
 
 # --- configuration space

@@ -56,6 +56,11 @@ def test_a_living_loop_is_healthy_although_it_is_not_ready() -> None:
         assert get(f"{url}/readyz") == (200, "ready\n")
 
 
+def test_a_round_that_gave_no_reason_is_told_as_not_ready() -> None:
+    with Agent(state(RoundResult(ready=False))).serving() as url:
+        assert get(f"{url}/readyz") == (503, "not ready\n")
+
+
 def test_before_the_first_round_a_daemon_is_healthy_and_not_ready() -> None:
     with Agent(LoopState(last_end=time.monotonic())).serving() as url:
         assert get(f"{url}/healthz")[0] == 200

@@ -163,8 +163,8 @@ def test_from_whatever_was_there_one_plan_leads_to_what_is_wanted(
         "rival": (folder / "rival.yaml", foreign("nvidia.com/pgpu", "1", "/dev/nvidia1")),
         "in the way": (folder / "nvidia.com-a.yaml", foreign()),
     }
-    not_ours = dict(contents[other] for other in others)
-    files: dict[PurePath, bytes] = dict(not_ours)
+    not_ours: dict[PurePath, bytes] = dict(contents[other] for other in others)
+    files = dict(not_ours)
     for specs in rounds:
         files = carried_out(files, plan_specs(folder, specs, parsed(files)))
         wanted = {folder / spec_file_name(spec.kind): spec_text(spec) for spec in specs}
