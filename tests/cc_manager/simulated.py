@@ -18,8 +18,11 @@ from cc_manager.setter import ModeSetter
 from cc_manager.settings import Settings
 from nodelib.kube import ApiAccess, Kube
 from nodelib.nvidia import Kind, is_assignable_kind, kind_of
+from nodelib.node import Node
 from nodelib.pci import PciAddress
 from nodelib.settings import DaemonSettings
+from nodelib.slow_reads import SlowReader
+from nodelib.sysfs import Sysfs
 from nodelib.wakeups import Wakeups
 from tests.fakes.gpu import ActiveMode, Chip, EmulatedDevice
 from tests.fakes.kernel import FakeKernel, Hardware
@@ -68,7 +71,8 @@ class SharedTime:
 class CcNode:
     """The node. `close` (or leaving it) fails the test if the kernel or a device has a complaint.
 
-    *hardware* replaces the default, which is *gpus* and *switches* with an IOMMU group each, on *driver*.
+    *hardware* replaces the default, which is *gpus* and *switches* with an IOMMU group each, on *driver*. Whoever
+    tests a device that hangs takes less than the time within which others answer on a loaded machine.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class CcNode:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         has_tee: bool = True,
+        answer_within_s: float = 10.0,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self.time = SharedTime()
@@ -90,7 +95,9 @@ class CcNode:
             self.kernel.set_module_parameter("kvm_amd", "sev_snp", "Y")
         for function in hardware or _functions(gpus, switches):
             self.kernel.add_device(function, driver=driver)
-        self.node = self.kernel.node()
+        sysfs = Sysfs(self.kernel.host, self.kernel.writer(), SlowReader(answer_within_s))
+        self._stack.callback(sysfs.close)
+        self.node = Node(self.kernel.host, sysfs, self.kernel.uevents)
         self.on_access: list[OnAccess] = []
         self.devices: dict[PciAddress, EmulatedDevice] = {}
         for device in self.node.scan().devices:

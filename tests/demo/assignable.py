@@ -55,7 +55,7 @@ class _Demo:
 
     def bind(self) -> None:
         with self._screen.step("vfio-manager", "bind every GPU and NVSwitch to its VFIO driver") as evidence:
-            self._agents.start_vfio_manager()
+            self._binder = self._agents.start_vfio_manager()
             ready = self._root / "run/nvidia/validations/vfio-pci-ready"
             wait_until(ready.exists, "the ready file did not appear")
             drivers = self._nvidia_drivers()
@@ -148,6 +148,7 @@ class _Demo:
                 kernel.plug_back(member)
             wait_until(self._all_healthy, "the GPU did not come back")
             wait_until(lambda: f"{GPU}={group}" in self._names(), "the spec does not name the GPU again")
+            wait_until(lambda: not self._binder.plan(self._binder.scan())[0].devices, "it was not bound wholly again")
             evidence.text = f"Unhealthy after {noticed_s * 1000:.0f} ms; bound, named and healthy again by itself"
 
     def stop(self) -> None:

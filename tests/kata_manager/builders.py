@@ -1,5 +1,6 @@
 """What tests of kata-manager begin with: nodes whose GPUs are bound, their CDI folder, and the daemon in a thread."""
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,7 +70,17 @@ def folder_of(kernel: FakeKernel) -> Path:
 
 def files(kernel: FakeKernel) -> dict[str, str]:
     """Everything in the CDI folder, hidden and temporary files too."""
-    return {path.name: path.read_text() for path in sorted(folder_of(kernel).iterdir())}
+    found: dict[str, str] = {}
+    for path in sorted(folder_of(kernel).iterdir()):
+        with contextlib.suppress(FileNotFoundError):  # a temporary file of an agent that is just writing
+            found[path.name] = path.read_text()
+    return found
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """What changes when the file is replaced or written again."""
+    found = path.lstat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def put(kernel: FakeKernel, name: str, content: str) -> Path:
@@ -89,7 +100,7 @@ def foreign_spec(kind: str, devices: Mapping[str, str]) -> str:
 def resolved(kernel: FakeKernel) -> dict[str, list[str]]:
     """Every qualified name in the CDI folder and its device nodes, read without the agents' code."""
     found: dict[str, list[str]] = {}
-    for text in files(kernel).values():
+    for text in (text for name, text in files(kernel).items() if name.endswith((".json", ".yaml"))):
         document = yaml.safe_load(text)
         for device in document["devices"]:
             name = f"{document['kind']}={device['name']}"

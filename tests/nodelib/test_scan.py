@@ -18,7 +18,7 @@ from nodelib.scan import scan
 from nodelib.slow_reads import SlowReader
 from nodelib.sysfs import Sysfs
 from nodelib.vfio import Naming, assignable_devices
-from tests.nodelib.samples import PROPERTY, Tree, at
+from tests.nodelib.samples import PROPERTY, Tree, at, wait_until
 
 
 def look_at(tree: Tree) -> Inventory:
@@ -242,6 +242,8 @@ def test_overrides_and_virtual_functions_are_read_only_when_they_are_wanted(tree
     sysfs = Sysfs(tree.host, slow_reader=SlowReader(timeout_s=0.5))
     try:
         assert [device.driver_override for device in scan(sysfs, tree.host).devices] == [None, None]
+        # Patience with a reader whose process starts slowly on a busy machine.
+        wait_until(lambda: not scan(sysfs, tree.host, with_locked=True).devices[0].is_locked)
         first, second = scan(sysfs, tree.host, with_locked=True).devices
     finally:
         sysfs.close()

@@ -1,115 +1,123 @@
-"""Keeping our CDI specs in a folder. DESIGN section 4, kata-manager; field problem 37."""
+"""CDI folders on the node: reading them, and carrying out a plan. facts/kubelet-cdi-kata-contract.md, section CDI."""
 
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from nodelib.cdi import CdiDevice, CdiSpec
-from nodelib.errors import NodeError
-from nodelib.spec_files import SpecFile, parse_file, spec_file_name, spec_text
+from nodelib.errors import InvalidValue, NodeError
+from nodelib.files import HostRoot
+from nodelib.spec_files import SpecFile, spec_text
 from nodelib.spec_folder import SpecReader, apply
-from nodelib.spec_plan import RemoveSpec, SpecPlan, WriteSpec, plan_removal, plan_specs
-from tests.nodelib.samples import PROPERTY
-from tests.nodelib.test_spec_files import foreign
+from nodelib.spec_plan import RemoveSpec, WriteSpec
+from tests.nodelib.test_spec_files import SPEC, foreign
 
-GPUS = CdiSpec("nvidia.com/pgpu", (CdiDevice("65", ("/dev/vfio/65",)), CdiDevice("66", ("/dev/vfio/66",))))
-SWITCHES = CdiSpec("nvidia.com/nvswitch", (CdiDevice("7", ("/dev/vfio/7",)),))
-
-
-def plan(folder: Path, *specs: CdiSpec) -> SpecPlan:
-    return plan_specs(folder, specs, SpecReader().read(folder))
+FOREIGN = b"""{"cdiVersion": "0.3.0", "kind": "vendor.com/gpu",
+ "devices": [{"name": "a", "containerEdits": {"deviceNodes": [{"path": "/dev/a"}]}}]}"""
 
 
-def keep(folder: Path, *specs: CdiSpec) -> SpecPlan:
-    made = plan(folder, *specs)
-    for step in made.steps:
-        apply(step)
-    return made
+@pytest.fixture
+def host(tmp_path: Path) -> HostRoot:
+    for folder in ("etc/cdi", "run/cdi", "var"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "var/run").symlink_to("/run")
+    return HostRoot(tmp_path)
 
 
-def test_a_missing_spec_is_written_readable_by_all_and_its_folder_made(tmp_path: Path) -> None:
-    folder = tmp_path / "run/cdi"
-    (step,) = keep(folder, GPUS).steps
-    path = folder / "nvidia.com-pgpu.yaml"
-    assert str(step) == f"write {path} (2 names)"
-    assert path.read_bytes() == spec_text(GPUS)
-    assert path.stat().st_mode & 0o777 == 0o644
+# --- reading
 
 
-def test_the_second_plan_is_empty(tmp_path: Path) -> None:
-    keep(tmp_path, GPUS, SWITCHES)
-    assert plan(tmp_path, GPUS, SWITCHES) == SpecPlan(())
+def test_only_json_and_yaml_files_directly_in_the_folder_are_read(tmp_path: Path) -> None:
+    for name in ("b.json", "a.yaml", "c.yml", ".a.yaml.x.tmp", "README"):
+        (tmp_path / name).write_bytes(FOREIGN)
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "folder.yaml/inside.yaml").write_bytes(FOREIGN)
+    assert [file.path.name for file in SpecReader().read(tmp_path)] == ["a.yaml", "b.json"]
 
 
-def test_a_spec_that_changed_is_written_anew(tmp_path: Path) -> None:
-    keep(tmp_path, GPUS)
-    changed = CdiSpec(GPUS.kind, GPUS.devices[:1])
-    assert keep(tmp_path, changed).steps == (WriteSpec(tmp_path / "nvidia.com-pgpu.yaml", spec_text(changed), 1),)
+def test_a_folder_that_is_not_there_holds_nothing_and_one_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
+    assert SpecReader().read(tmp_path / "cdi") == ()
+    (tmp_path / "cdi").touch()
+    with pytest.raises(InvalidValue, match=r"cannot list the CDI folder .*/cdi \(Not a directory\)"):
+        SpecReader().read(tmp_path / "cdi")
 
 
-def test_our_specs_that_nobody_wants_any_more_are_removed(tmp_path: Path) -> None:
-    """Field problem 37: the old name is left after an alias change."""
-    keep(tmp_path, GPUS, SWITCHES)
-    (step,) = keep(tmp_path, GPUS).steps
-    assert step == RemoveSpec(tmp_path / "nvidia.com-nvswitch.yaml")
-    assert "none of its devices is wanted any more" in str(step)
-    assert [path.name for path in tmp_path.iterdir()] == ["nvidia.com-pgpu.yaml"]
+def test_a_link_to_nowhere_is_a_broken_file_as_it_is_to_runtimes(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to("nothing")
+    assert SpecReader().read(tmp_path) == (SpecFile(tmp_path / "a.yaml", b"", None, "a link to nowhere"),)
 
 
-def test_no_wanted_spec_at_all_removes_ours_and_nothing_else(tmp_path: Path) -> None:
-    keep(tmp_path, GPUS)
-    (tmp_path / "vendor.yaml").write_bytes(foreign())
-    keep(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["vendor.yaml"]
+def test_a_file_that_cannot_be_read_is_broken_and_the_others_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to("a.yaml")
+    (tmp_path / "b.yaml").write_bytes(FOREIGN)
+    broken, well = SpecReader().read(tmp_path)
+    assert broken.fault == "cannot be read (Too many levels of symbolic links)"
+    assert well.spec is not None
 
 
-def test_a_broken_file_under_our_mark_is_mended(tmp_path: Path) -> None:
-    path = tmp_path / "nvidia.com-pgpu.yaml"
-    path.write_bytes(spec_text(GPUS)[:-30])
-    keep(tmp_path, GPUS)
-    assert path.read_bytes() == spec_text(GPUS)
+def test_a_file_that_changed_is_read_again_and_one_that_did_not_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(foreign(name="one"))
+    reader = SpecReader()
+    (first,) = reader.read(tmp_path)
+    (again,) = reader.read(tmp_path)
+    assert again is first
+    path.write_bytes(foreign(name="other"))
+    (changed,) = reader.read(tmp_path)
+    assert changed.spec is not None
+    assert changed.spec.devices[0].name == "other"
 
 
-def test_what_another_tool_of_the_same_purpose_left_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "nvidia.com-pgpu.yaml"
-    path.write_bytes(foreign(GPUS.kind, "0", "/dev/vfio/65"))
-    keep(tmp_path, GPUS)
-    assert path.read_bytes() == spec_text(GPUS)
+# --- resolving
 
 
-@pytest.mark.parametrize("content", [foreign(), foreign(GPUS.kind, "65", "/dev/nvidia0"), b"broken: ["])
-def test_a_foreign_file_in_our_place_is_reported_and_not_overwritten(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "nvidia.com-pgpu.yaml"
-    path.write_bytes(content)
-    made = keep(tmp_path, GPUS)
-    assert made.steps == ()
-    assert [problem.code for problem in made.problems] == ["cdi-foreign-file"]
-    assert str(path) in made.problems[0].text
-    assert path.read_bytes() == content
+def test_names_resolve_to_their_nodes_in_both_folders(host: HostRoot) -> None:
+    (host.root / "etc/cdi/vendor.json").write_bytes(FOREIGN)
+    (host.root / "run/cdi/nvidia.com-pgpu.yaml").write_bytes(spec_text(SPEC))
+    resolution = SpecReader().resolve(host)
+    assert resolution.nodes == {
+        "vendor.com/gpu=a": ("/dev/a",),
+        "nvidia.com/pgpu=65": ("/dev/vfio/65",),
+        "nvidia.com/pgpu=0000:3b:00.0": ("/dev/vfio/65",),
+    }
+    assert resolution.problems == ()
 
 
-def test_a_foreign_file_that_claims_a_name_of_ours_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "rival.json"
-    path.write_bytes(foreign(GPUS.kind, "66", "/dev/vfio/66"))
-    made = keep(tmp_path, GPUS)
-    assert [problem.code for problem in made.problems] == ["cdi-conflict"]
-    assert f"{path} claims nvidia.com/pgpu=66 too" in made.problems[0].text
-    assert path.exists()
+def test_no_folder_resolves_nothing_without_a_problem(tmp_path: Path) -> None:
+    resolution = SpecReader().resolve(HostRoot(tmp_path))
+    assert (dict(resolution.nodes), resolution.problems) == ({}, ())
 
 
-def test_another_kind_or_name_is_no_rival(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_bytes(foreign())
-    (tmp_path / "b.yaml").write_bytes(foreign(GPUS.kind, "67", "/dev/vfio/67"))
-    assert keep(tmp_path, GPUS).problems == ()
+def test_the_later_folder_wins(host: HostRoot) -> None:
+    (host.root / "etc/cdi/a.yaml").write_bytes(foreign(node="/dev/static"))
+    (host.root / "run/cdi/a.yaml").write_bytes(foreign(node="/dev/dynamic"))
+    resolution = SpecReader().resolve(host)
+    assert resolution.nodes == {"vendor.com/gpu=a": ("/dev/dynamic",)}
+    assert resolution.problems == ()
 
 
-def test_an_uninstall_removes_all_that_bears_our_mark(tmp_path: Path) -> None:
-    keep(tmp_path, GPUS, SWITCHES)
-    (tmp_path / "nvidia.com-gpu.yaml").write_bytes(foreign(GPUS.kind, "65", "/dev/vfio/65"))
-    steps = plan_removal(SpecReader().read(tmp_path))
-    assert [step.path.name for step in steps] == ["nvidia.com-nvswitch.yaml", "nvidia.com-pgpu.yaml"]
+def test_a_name_claimed_twice_in_one_folder_does_not_resolve_and_both_files_are_named(host: HostRoot) -> None:
+    (host.root / "etc/cdi/0.yaml").write_bytes(foreign(node="/dev/static"))
+    for name in ("a.yaml", "b.yaml"):
+        (host.root / "run/cdi" / name).write_bytes(foreign(node=f"/dev/{name}"))
+    resolution = SpecReader().resolve(host)
+    assert resolution.nodes == {}
+    assert [problem.code for problem in resolution.problems] == ["cdi-conflict", "cdi-conflict"]
+    assert "run/cdi/a.yaml claims vendor.com/gpu=a" in resolution.problems[0].text
+    assert "run/cdi/b.yaml claims vendor.com/gpu=a" in resolution.problems[1].text
+
+
+def test_a_broken_file_is_a_problem_and_the_others_resolve(host: HostRoot) -> None:
+    (host.root / "etc/cdi/broken.yaml").write_bytes(b"a: b\n\tc: d\n")
+    (host.root / "etc/cdi/nowhere.yaml").symlink_to("nothing")
+    (host.root / "run/cdi/a.yaml").write_bytes(foreign())
+    resolution = SpecReader().resolve(host)
+    assert set(resolution.nodes) == {"vendor.com/gpu=a"}
+    assert [problem.code for problem in resolution.problems] == ["cdi-broken", "cdi-broken"]
+    assert "etc/cdi/broken.yaml, line 2: neither" in resolution.problems[0].text
+    assert "etc/cdi/nowhere.yaml: a link to nowhere" in resolution.problems[1].text
+
+
+# --- carrying out
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
@@ -121,52 +129,3 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 
 def test_what_is_gone_already_need_not_be_removed(tmp_path: Path) -> None:
     apply(RemoveSpec(tmp_path / "x.yaml"))
-
-
-SPECS = st.lists(
-    st.builds(
-        CdiSpec,
-        st.sampled_from(["nvidia.com/pgpu", "nvidia.com/nvswitch", "nvidia.com/a"]),
-        st.lists(
-            st.builds(CdiDevice, st.sampled_from(["1", "2", "vfio0"]), st.just(("/dev/vfio/1",))),
-            min_size=1,
-            unique_by=lambda device: device.name,
-        ).map(tuple),
-    ),
-    unique_by=lambda spec: spec.kind,
-)
-
-
-def carried_out(files: dict[PurePath, bytes], made: SpecPlan) -> dict[PurePath, bytes]:
-    """The folder after *made*, without touching a disk."""
-    after = dict(files)
-    for step in made.steps:
-        if isinstance(step, WriteSpec):
-            after[step.path] = step.content
-        else:
-            del after[step.path]
-    return after
-
-
-def parsed(files: dict[PurePath, bytes]) -> list[SpecFile]:
-    return [parse_file(path, content) for path, content in sorted(files.items())]
-
-
-@settings(PROPERTY, max_examples=30)  # YAML takes its time
-@given(st.lists(SPECS, min_size=1, max_size=4), st.sets(st.sampled_from(["vendor", "rival", "in the way"])))
-def test_from_whatever_was_there_one_plan_leads_to_what_is_wanted(
-    rounds: list[list[CdiSpec]], others: set[str]
-) -> None:
-    folder = Path("/run/cdi")
-    contents = {
-        "vendor": (folder / "vendor.yaml", foreign()),
-        "rival": (folder / "rival.yaml", foreign("nvidia.com/pgpu", "1", "/dev/nvidia1")),
-        "in the way": (folder / "nvidia.com-a.yaml", foreign()),
-    }
-    not_ours: dict[PurePath, bytes] = dict(contents[other] for other in others)
-    files = dict(not_ours)
-    for specs in rounds:
-        files = carried_out(files, plan_specs(folder, specs, parsed(files)))
-        wanted = {folder / spec_file_name(spec.kind): spec_text(spec) for spec in specs}
-        assert files == {**wanted, **not_ours}
-        assert plan_specs(folder, specs, parsed(files)).steps == ()

@@ -231,3 +231,16 @@ def test_a_number_of_virtual_functions_that_makes_no_sense_is_a_fault(tree: Tree
     (fault,) = device.faults
     assert fault.startswith("sriov_numvfs makes no sense")
     assert (device.vf_count, device.driver_override, device.is_locked) == (0, None, False)
+
+
+def test_an_override_that_cannot_be_read_is_a_fault(tree: Tree) -> None:
+    (tree.add("3b", sriov_numvfs="2") / "driver_override").mkdir()
+    device = locked(tree)
+    assert device.faults == ("driver_override cannot be read (Is a directory)",)
+    assert (device.vf_count, device.driver_override, device.is_locked) == (2, None, False)
+
+
+def test_a_kernel_without_virtual_functions_is_no_fault(tree: Tree) -> None:
+    tree.add("3b", driver_override="vfio-pci")
+    device = locked(tree)
+    assert (device.vf_count, device.driver_override, device.faults) == (0, "vfio-pci", ())
