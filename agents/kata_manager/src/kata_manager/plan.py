@@ -1,7 +1,7 @@
 """Decide which spec files there should be. Nothing here touches the node."""
 
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import PurePath
 
 from nodelib.cdi import specs_for
 from nodelib.inventory import Inventory
@@ -10,6 +10,6 @@ from nodelib.spec_plan import SpecPlan, plan_specs
 from nodelib.vfio import Naming, assignable_devices
 
 
-def plan(folder: Path, inventory: Inventory, naming: Naming, files: Iterable[SpecFile]) -> SpecPlan:
+def plan(folder: PurePath, inventory: Inventory, naming: Naming, files: Iterable[SpecFile]) -> SpecPlan:
     """Steps that leave in *folder* one spec for each kind of device that can be given away, and no other of ours."""
     return plan_specs(folder, specs_for(assignable_devices(inventory, naming)), files)
