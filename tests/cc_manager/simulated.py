@@ -72,7 +72,8 @@ class CcNode:
     """The node. `close` (or leaving it) fails the test if the kernel or a device has a complaint.
 
     *hardware* replaces the default, which is *gpus* and *switches* with an IOMMU group each, on *driver*. Whoever
-    tests a device that hangs takes less than the time within which others answer on a loaded machine.
+    tests a device that hangs takes less than the time within which others answer on a loaded machine. *real_time*: for
+    the command line, which brings its own clock.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class CcNode:
         annotations: Mapping[str, str] | None = None,
         has_tee: bool = True,
         answer_within_s: float = 10.0,
+        real_time: bool = False,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self.time = SharedTime()
@@ -103,8 +105,7 @@ class CcNode:
         for device in self.node.scan().devices:
             if is_assignable_kind(device):
                 chip = Chip.NVSWITCH_GEN3 if kind_of(device) is Kind.NVSWITCH else Chip.GH100
-                self.devices[device.address] = EmulatedDevice(chip, clock=self.time.now)
-                self.kernel.attach(device.address, self.devices[device.address])
+                self._attach(device.address, chip, real_time=real_time)
         self.api = self._stack.enter_context(KubeApi(NODE_NAME, labels or {}, annotations=annotations))
         self.api.on_write.append(self.refuse_untrue_labels)
 
@@ -121,6 +122,13 @@ class CcNode:
         self._stack.close()
         if error is None:
             self.assert_no_complaints()
+
+    def _attach(self, address: PciAddress, chip: Chip, *, real_time: bool) -> None:
+        device = EmulatedDevice(chip, clock=self.time.now)
+        if real_time:
+            device = EmulatedDevice(chip, boot_time_s=0.02, take_time_s=0.0, answer_time_s=0.0)
+        self.devices[address] = device
+        self.kernel.attach(address, device)
 
     # --- what agents are given
 

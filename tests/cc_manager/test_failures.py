@@ -187,9 +187,7 @@ def test_a_reset_that_does_not_end_is_given_up_and_the_device_is_left_alone(tmp_
 
 
 @pytest.mark.parametrize("mode", ["integrity", "confidentiality"])
-def test_field_19_kernel_lockdown_is_named_for_every_device_before_anything_is_changed(
-    node: CcNode, mode: str
-) -> None:
+def test_field_19_kernel_lockdown_is_named_for_every_device_before_anything_is_changed(node: CcNode, mode: str) -> None:
     node.kernel.set_lockdown(mode)
     node.want("on")
     accesses = node.accesses

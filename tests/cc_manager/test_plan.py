@@ -9,7 +9,7 @@ from cc_manager.mode import CcMode, ModeBits
 from cc_manager.observation import Observation
 from cc_manager.plan import Reset, Stage, Verify, plan_transition
 from nodelib.pci import PciAddress, PciDevice
-from nodelib.problem import Problem
+from nodelib.problem import Problem, Refusal
 
 FIRST, SECOND, SWITCH = PciAddress(0, 0x1B, 0, 0), PciAddress(0, 0x1C, 0, 0), PciAddress(0, 7, 0, 0)
 OFF, ON, DEVTOOLS, INVALID = ModeBits(0b00), ModeBits(0b01), ModeBits(0b11), ModeBits(0b10)
@@ -84,7 +84,7 @@ def test_a_device_that_was_not_asked_what_is_staged_is_judged_by_its_active_mode
 
 def test_field_24_nothing_is_begun_while_one_device_is_in_use() -> None:
     plan = plan_transition([seen(FIRST, OFF, in_use=True), seen(SECOND, OFF)], CcMode.ON)
-    assert (plan.phases, plan.problems, plan.busy) == ((), (), (FIRST,))
+    assert (plan.phases, plan.refusals, plan.busy) == ((), (), (FIRST,))
     assert not plan.is_done
 
 
@@ -99,12 +99,12 @@ def test_a_device_in_use_of_unknown_mode_is_waited_for() -> None:
 
 
 def test_nothing_is_begun_while_one_device_has_a_problem_and_each_is_told() -> None:
-    gone, unbound = Problem("unreadable", f"{FIRST}: gone"), Problem("not-bound", f"{SECOND} is held", "bind it first")
+    gone, unbound = Problem("unreadable", "gone"), Problem("not-bound", "it is held", "bind it first")
     third = PciAddress(0, 0x1D, 0, 0)
     plan = plan_transition(
         [seen(FIRST, None, problem=gone), seen(SECOND, None, part=None, problem=unbound), seen(third, OFF)], CcMode.ON
     )
-    assert (plan.phases, plan.problems) == ((), (gone, unbound))
+    assert (plan.phases, plan.refusals) == ((), (Refusal(FIRST, gone), Refusal(SECOND, unbound)))
 
 
 def test_a_device_with_a_problem_is_not_done_even_in_the_right_mode() -> None:
@@ -114,8 +114,8 @@ def test_a_device_with_a_problem_is_not_done_even_in_the_right_mode() -> None:
 def test_a_mode_that_a_part_does_not_have_is_told_with_the_ones_it_has() -> None:
     limited = replace(HOPPER_GPU, knobs={CcMode.OFF: (), CcMode.ON: ()})
     plan = plan_transition([seen(FIRST, OFF, part=limited), seen(SECOND, OFF)], CcMode.PPCIE)
-    assert [str(problem) for problem in plan.problems] == [
-        f"{FIRST} is a Hopper GPU, which has no mode ppcie; set the label nvidia.com/cc.mode to one of off, on"
+    assert [str(refusal) for refusal in plan.refusals] == [
+        f"{FIRST}: it is a Hopper GPU, which has no mode ppcie; set the label nvidia.com/cc.mode to one of off, on"
     ]
     assert plan.phases == ()
 

@@ -147,12 +147,12 @@ def test_from_whatever_was_there_one_plan_leads_to_what_is_wanted(
     rounds: list[list[CdiSpec]], others: set[str]
 ) -> None:
     folder = Path("/run/cdi")
-    contents = {
+    contents: dict[str, tuple[PurePath, bytes]] = {
         "vendor": (folder / "vendor.yaml", foreign()),
         "rival": (folder / "rival.yaml", foreign("nvidia.com/pgpu", "1", "/dev/nvidia1")),
         "in the way": (folder / "nvidia.com-a.yaml", foreign()),
     }
-    not_ours: dict[PurePath, bytes] = {path: content for path, content in (contents[other] for other in others)}
+    not_ours = dict(contents[other] for other in others)
     files = dict(not_ours)
     for specs in rounds:
         files = carried_out(files, plan_specs(folder, specs, parsed(files)))

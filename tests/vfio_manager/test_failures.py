@@ -142,6 +142,16 @@ def test_an_unbind_that_hangs_is_given_up_at_the_deadline_and_the_device_is_name
     assert shown(kernel, GPU) == BOUND
 
 
+def test_a_release_that_hangs_is_given_up_too(bare_kernel: FakeKernel) -> None:
+    add_card(bare_kernel, on="vfio-pci", audio_on="vfio-pci")
+    bare_kernel.faults.hang.add((GPU, "unbind"))
+    (reason,) = Binder(bare_kernel.node(), Settings(unbind_timeout_s=0.3)).release().reasons
+    assert "vfio-pci/unbind within 0.3 s" in reason
+    assert names([reason], GPU)
+    assert driver_of(bare_kernel, AUDIO) is None
+    bare_kernel.release_hangs()
+
+
 def test_a_gpu_that_a_monitoring_tool_has_open_is_given_up_and_bound_once_it_is_closed(kernel: FakeKernel) -> None:
     # facts/field-problems.md, row 15
     with kernel.in_use(OTHER_GPU):

@@ -116,6 +116,14 @@ def test_a_foreign_device_that_is_allowed_is_bound_and_no_more_in_the_way() -> N
     ]
 
 
+def test_a_device_whose_lock_the_kernel_holds_gets_no_write() -> None:
+    # DESIGN, section 2: a bind, unbind or reset that does not end
+    assert refused(look(gpu("3b", 65, driver=None, is_locked=True))) == {"0000:3b:00.0": "hung"}
+    planned = plan_release(look(gpu("3b", 65, is_locked=True)), Settings())
+    assert [refusal.problem.code for refusal in planned.refusals] == ["hung"]
+    assert planned.steps == ()
+
+
 def test_release_leaves_what_bind_must_not_touch_either() -> None:
     variant = {"driver": "nvgrace_gpu_vfio_pci", "has_vfio_dev": True}
     inventory = look(

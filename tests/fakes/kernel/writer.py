@@ -27,6 +27,7 @@ class SimulatedWriter(KernelWriter):
         """Reap the children that were abandoned; the kernel has let go of them by now."""
         for child in self._abandoned.values():
             child.wait(_WAIT_S)
+        super().close()
 
 
 class WriteServer:

@@ -59,7 +59,7 @@ class Access:
         members = (address,) if device.iommu_group is None else self._node.sysfs.iommu_group(device.iommu_group).members
         for member in {address, *members}:
             other = self._node.sysfs.pci_device(member)
-            if other.is_on_vfio_driver and other.enable != 0:
+            if other.is_open:
                 raise DeviceBusy(address, f"a virtual machine has {'it' if member == address else member} open")
 
     def _wake(self, address: PciAddress, *, wake: bool) -> None:

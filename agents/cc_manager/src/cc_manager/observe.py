@@ -47,7 +47,7 @@ def _begin(
     try:
         part = part_of(device)
     except UnsupportedDevice as error:
-        return Observation(device, None, in_use=False, problem=Problem("unsupported", str(error)))
+        return Observation(device, None, in_use=False, problem=Problem("unsupported", error.reason))
     if device.driver is not None and not device.is_on_vfio_driver:
         return Observation(device, part, in_use=False, problem=_not_bound(device))
     if not is_in_use(inventory, device):
@@ -60,11 +60,11 @@ def _begin(
 
 
 def _not_bound(device: PciDevice) -> Problem:
-    text = f"{device.address} is held by driver {device.driver}"
+    text = f"driver {device.driver} holds it"
     if device.iommu_group is None:
         return Problem(
             "no-iommu",
-            f"{text} and is in no IOMMU group, so vfio-manager cannot take it from there",
+            f"{text}, and it is in no IOMMU group, so vfio-manager cannot take it from there",
             "switch the IOMMU on first, in the firmware and with intel_iommu=on or amd_iommu=on",
         )
     return Problem("not-bound", text, f"bind it first: vfio-manager bind --device {device.address}")
@@ -81,5 +81,5 @@ def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Obser
             active = device.active_mode()
             staged = device.staged_mode() if knobs else None
     except DeviceError as error:
-        return replace(one, problem=Problem("unreadable", str(error)))
+        return replace(one, problem=Problem("unreadable", error.reason))
     return replace(one, active=active, staged=staged, source="BAR0")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
 from nodelib.pci import PciAddress
-from nodelib.problem import Problem
+from nodelib.problem import Problem, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class Plan:
 
     mode: CcMode
     phases: tuple[Phase, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    """Reasons for which nothing is begun, and which only somebody else can mend."""
+    refusals: tuple[Refusal, ...] = ()
+    """Devices because of which nothing is begun; only somebody else can mend that."""
     busy: tuple[PciAddress, ...] = ()
     """Devices that must change and that a virtual machine has open."""
 
@@ -64,7 +64,7 @@ class Plan:
     @property
     def is_done(self) -> bool:
         """Whether every device is verified in the mode already."""
-        return not (self.phases or self.problems or self.busy)
+        return not (self.phases or self.refusals or self.busy)
 
 
 def plan_transition(observations: Sequence[Observation], mode: CcMode) -> Plan:
@@ -72,11 +72,11 @@ def plan_transition(observations: Sequence[Observation], mode: CcMode) -> Plan:
 
     Nothing is begun unless every device can be changed: a node half in one mode is of no use to anybody.
     """
-    problems = tuple(problem for one in observations if (problem := _why_not(one, mode)))
+    refusals = tuple(Refusal(one.address, problem) for one in observations if (problem := _why_not(one, mode)))
     changing = [one for one in observations if not one.is_in(mode)]
     busy = tuple(one.address for one in changing if one.in_use)
-    if problems or busy:
-        return Plan(mode, problems=problems, busy=busy)
+    if refusals or busy:
+        return Plan(mode, refusals=refusals, busy=busy)
     resetting = [one for one in changing if not _only_staged_differs(one, mode)]
     phases = (
         tuple(Stage(one.address, mode) for one in changing),
@@ -98,7 +98,7 @@ def _why_not(one: Observation, mode: CcMode) -> Problem | None:
     if one.part is not None and mode not in one.part.knobs:
         return Problem(
             "mode-unsupported",
-            f"{one.address} is {one.part.name}, which has no mode {mode}",
+            f"it is {one.part.name}, which has no mode {mode}",
             f"set the label nvidia.com/cc.mode to one of {', '.join(one.part.knobs)}",
         )
     return None

@@ -56,7 +56,7 @@ def plan(planned: Plan) -> Report:
         for number, phase in enumerate(planned.phases, 1)
         for step in phase
     ]
-    notes = [str(problem) for problem in planned.problems]
-    notes += grouped((address, "in use by a virtual machine") for address in planned.busy)
+    reasons: list[tuple[object, str]] = [(refusal.address, str(refusal.problem)) for refusal in planned.refusals]
+    reasons += [(address, "in use by a virtual machine") for address in planned.busy]
     empty = "nothing to do" if planned.is_done else "no step is planned, because:"
-    return Report(tuple(rows), {"phase": "PHASE", "action": "ACTION"}, tuple(notes), empty=empty)
+    return Report(tuple(rows), {"phase": "PHASE", "action": "ACTION"}, grouped(reasons), empty=empty)

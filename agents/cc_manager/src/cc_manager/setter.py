@@ -62,9 +62,9 @@ class ModeSetter:
         mode = plan.mode
         if plan.is_done:
             return Outcome(mode, observations)
-        if plan.problems or plan.busy:
+        if plan.refusals or plan.busy:
             observations, failures = self._put_back(plan, observations, verified)
-            reasons = [str(one) for one in (*plan.problems, *failures)]
+            reasons = [str(one) for one in (*plan.refusals, *failures)]
             waits = not reasons and self.settings.when_busy is WhenBusy.WAIT
             if plan.busy:
                 reasons.append(f"in use by a virtual machine: {', '.join(str(address) for address in plan.busy)}")
@@ -95,5 +95,5 @@ class ModeSetter:
 
 def _still(one: Observation) -> str:
     if one.problem:
-        return str(one.problem)
+        return f"{one.address}: {one.problem}"
     return f"{one.address}: still in mode {one.active or 'unknown'}"

@@ -80,11 +80,7 @@ class Inventory:
 
 
 def is_in_use(inventory: Inventory, device: PciDevice) -> bool:
-    """Whether a VM has *device*, or a function that shares its IOMMU group, open.
-
-    VFIO enables a function when a VM opens it and disables it at close, so sysfs `enable` tells without opening
-    anything (seen on Linux 6.12). On any other driver `enable` is no sign. What cannot be read counts as used.
-    """
+    """Whether a VM has *device*, or a function that shares its IOMMU group, open."""
     group = inventory.group(device.iommu_group)
     members = inventory.members_of(group) if group else (device,)
-    return any(member.is_on_vfio_driver and member.enable != 0 for member in members)
+    return any(member.is_open for member in members)

@@ -32,6 +32,12 @@ class KernelWriter:
         self._abandoned: dict[PciAddress, _Child] = {}
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Reap the children that died meanwhile; those that are inside the kernel are left to it."""
+        with self._lock:
+            for child in self._abandoned.values():
+                child.end()
+
     def write(self, address: PciAddress, path: Path, value: str, timeout_s: float = QUICK_S) -> None:
         """Write *value* to the attribute *path* for the device at *address*.
 

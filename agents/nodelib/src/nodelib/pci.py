@@ -105,6 +105,16 @@ class PciDevice:
         return self.has_vfio_dev or (self.driver is not None and is_vfio_driver(self.driver))
 
     @property
+    def is_open(self) -> bool:
+        """Whether a virtual machine has the function open.
+
+        VFIO enables a function when it is opened and disables it at close, so sysfs `enable` tells without opening
+        anything (seen on Linux 6.12). On any other driver it is no sign; without a driver it means that an unbind waits
+        for the one who has it open (drivers/base/dd.c takes the link away first). What cannot be read counts as open.
+        """
+        return self.enable != 0 and not self.is_bridge and (self.is_on_vfio_driver or self.driver is None)
+
+    @property
     def is_asleep(self) -> bool:
         """In D3: its BARs read as all ones until somebody wakes it."""
         return (self.power_state or "").startswith("D3")

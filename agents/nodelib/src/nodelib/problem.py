@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from nodelib.pci import PciAddress
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -16,3 +18,14 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.text}; {self.remedy}" if self.remedy else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A device that is left alone although it should be changed, and why."""
+
+    address: PciAddress
+    problem: Problem
+
+    def __str__(self) -> str:
+        return f"{self.address}: {self.problem}"

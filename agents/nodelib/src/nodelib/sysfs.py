@@ -42,8 +42,9 @@ class Sysfs:
         self._slow_reader = slow_reader or SlowReader()
 
     def close(self) -> None:
-        """Give up the process that does the reads which can block."""
+        """Give up the processes that do what can block."""
         self._slow_reader.close()
+        self._writer.close()
 
     # --- what is there
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
@@ -62,7 +62,7 @@ def _check_idle(address: PciAddress, sysfs: Sysfs) -> None:
     for member in (address, *group):
         with contextlib.suppress(DeviceGone):  # it left just now, so no VM has it
             function = sysfs.pci_device(member)
-            if function.is_on_vfio_driver and function.enable != 0:
+            if function.is_open:
                 what = "it" if member == address else f"{member}, of the same IOMMU group,"
                 raise DeviceBusy(address, f"a virtual machine opened {what} just now")
 
@@ -75,17 +75,43 @@ def apply_all(
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Failure, ...]:
     """Carry out every device's steps, several devices at once; the failures, in the order of the bus."""
-    if not plans:
-        return ()
     do = partial(apply, sysfs=sysfs, unbind_timeout_s=unbind_timeout_s)
 
     def carry_out_one(plan: DevicePlan) -> Failure | None:
         with sysfs.session(plan.address):
             return _carry_out_one(plan, do, stopped)
 
-    with ThreadPoolExecutor(min(_AT_ONCE, len(plans)), thread_name_prefix="bind") as pool:
-        results = list(pool.map(carry_out_one, plans))
-    return tuple(failure for failure in results if failure is not None)
+    return tuple(failure for failure in _for_all(plans, carry_out_one) if failure is not None)
+
+
+def _for_all(plans: Sequence[DevicePlan], do: Callable[[DevicePlan], Failure | None]) -> list[Failure | None]:
+    """What *do* gives for each of *plans*, several at a time. Raises what one of them raised when all have ended.
+
+    In threads that end with the process: those of an executor are waited for at the interpreter's end, so that one
+    which the kernel holds would keep a stopped agent alive.
+    """
+    results: list[Failure | None] = [None] * len(plans)
+    errors: list[BaseException] = []
+    free = threading.Semaphore(_AT_ONCE)
+
+    def do_one(number: int) -> None:
+        try:
+            with free:
+                results[number] = do(plans[number])
+        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that asked
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=do_one, args=(number,), name=f"bind {plan.address}", daemon=True)
+        for number, plan in enumerate(plans)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
 
 
 def _carry_out_one(plan: DevicePlan, do: Callable[[Step], None], stopped: Callable[[], bool]) -> Failure | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from nodelib.inventory import Inventory, is_in_use
 from nodelib.nvidia import VENDOR_NVIDIA, Kind, kind_of
 from nodelib.pci import PciAddress, PciDevice, same_driver
-from nodelib.problem import Problem
+from nodelib.problem import Problem, Refusal
 from vfio_manager.modalias import DriverChoice
 from vfio_manager.settings import Settings, SwitchPolicy
 from vfio_manager.steps import Bind, CheckIdle, ForbidD3cold, KeepAwake, Probe, SetDriverOverride, Step, Unbind
@@ -20,17 +20,6 @@ class DevicePlan:
     steps: tuple[Step, ...]
     undo: tuple[Step, ...] = ()
     """What puts the old driver back if a step fails."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A function that will not be touched although it stands in the way of a GPU."""
-
-    address: PciAddress
-    problem: Problem
-
-    def __str__(self) -> str:
-        return f"{self.address}: {self.problem}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +156,6 @@ def _undo_steps(device: PciDevice) -> tuple[Step, ...]:
 
 def _why_not(device: PciDevice, inventory: Inventory, settings: Settings) -> Problem | None:
     """Why *device* must not be bound now; None if it may."""
-    if device.is_locked:
-        return Problem(
-            "hung",
-            "the kernel holds its lock: a bind, unbind or reset of it does not end",
-            "see the kernel log; end whoever uses the device, or reboot the node",
-        )
     if device.iommu_group is None:
         return Problem(
             "no-iommu",
@@ -184,6 +167,12 @@ def _why_not(device: PciDevice, inventory: Inventory, settings: Settings) -> Pro
 
 def _why_untouched(device: PciDevice, inventory: Inventory, settings: Settings) -> Problem | None:
     """Why *device* must not be taken from the driver that it is on; None if it may."""
+    if device.is_locked:
+        return Problem(
+            "hung",
+            "the kernel holds its lock: a bind, unbind or reset of it does not end",
+            "see the kernel log; end whoever uses the device, or reboot the node",
+        )
     if device.vf_count:
         return Problem(
             "has-vfs",

@@ -12,6 +12,7 @@ from nodelib.metrics import Metric, MetricType
 from nodelib.node import Node
 from nodelib.nvidia import VENDOR_NVIDIA
 from nodelib.pci import PciAddress, PciDevice, same_driver
+from nodelib.problem import Refusal
 from nodelib.ready_file import ReadyFile
 from nodelib.running import run_until_stopped
 from nodelib.settings import DaemonSettings
@@ -19,7 +20,7 @@ from nodelib.wakeups import Wakeups
 from vfio_manager import modalias
 from vfio_manager.apply import Failure, apply_all
 from vfio_manager.modalias import DriverChoice
-from vfio_manager.plan import Plan, Refusal, plan_bind, plan_release, targets
+from vfio_manager.plan import Plan, plan_bind, plan_release, targets
 from vfio_manager.settings import Settings
 from vfio_manager.steps import Bind
 
