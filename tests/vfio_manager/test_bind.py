@@ -1,6 +1,7 @@
 """What `bind` does to a node: the drivers that are read back, the order of the writes, and what stays as it is."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from nodelib.nvidia import VENDOR_NVIDIA
 from nodelib.pci import PciAddress
 from tests.fakes.kernel import FakeKernel
-from tests.fakes.parts import GH200, NVSWITCH_3, nvswitch
+from tests.fakes.parts import GH200, NVSWITCH_3, gpu, nvswitch
 from tests.fakes.topologies import build
 from tests.vfio_manager.builders import (
     AUDIO,
@@ -179,6 +180,18 @@ def test_a_vfio_driver_of_a_kernel_before_6_1_is_known_by_its_name(tmp_path: Pat
             assert bind(kernel) == []
             assert Binder(kernel.node(), Settings()).release().reasons
             assert kernel.writes == written
+
+
+def test_neither_a_physical_function_with_virtual_functions_nor_those_are_bound_away(bare_kernel: FakeKernel) -> None:
+    # facts/field-problems.md, row 40
+    card = bare_kernel.add_device(replace(gpu("0000:3b:00.0", group=65), vf_count=1), driver="nvidia")
+    of_card = replace(gpu("0000:3b:00.4", group=66), physical_function=card)
+    virtual = bare_kernel.add_device(of_card, driver="nvidia")
+    (reason,) = bind(bare_kernel)
+    assert reason.startswith(f"{card}: 1 virtual functions of it are on")
+    assert bare_kernel.writes == []
+    assert bind(bare_kernel, include_vfs=True) == [reason]
+    assert [driver_of(bare_kernel, address) for address in (card, virtual)] == ["nvidia", "vfio-pci"]
 
 
 def test_zero_devices_is_a_state_and_no_error(bare_kernel: FakeKernel) -> None:

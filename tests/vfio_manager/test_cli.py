@@ -36,10 +36,10 @@ def flowing(text: str) -> str:
 
 def test_bind_then_unbind_say_what_is_now_true_and_end_with_0(kernel: FakeKernel, capsys: Capture) -> None:
     assert run(kernel, "bind") == 0
-    assert capsys.readouterr().out == "every function is on its VFIO driver\n"
+    assert capsys.readouterr().out == "every chosen function is on its VFIO driver\n"
     assert driver_of(kernel, GPU) == "vfio-pci"
     assert run(kernel, "unbind") == 0
-    assert capsys.readouterr().out == "no function is on a VFIO driver any more\n"
+    assert capsys.readouterr().out == "no chosen function is on a VFIO driver any more\n"
     assert driver_of(kernel, GPU) == "nvidia"
 
 

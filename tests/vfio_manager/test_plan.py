@@ -11,7 +11,8 @@ from nodelib.inventory import Inventory
 from nodelib.pci import PciDevice
 from tests.nodelib.samples import PROPERTY, at, audio, bridge, gpu, look, nic, nvswitch
 from vfio_manager.modalias import DriverChoice
-from vfio_manager.plan import Plan, plan_bind, plan_release, targets
+from vfio_manager.plan import Plan, plan_bind, plan_release
+from vfio_manager.selection import targets
 from vfio_manager.settings import Settings, SwitchPolicy
 from vfio_manager.steps import Bind, ForbidD3cold, KeepAwake, Probe, SetDriverOverride, Step, Unbind
 
@@ -47,6 +48,13 @@ def test_other_nvidia_endpoints_of_a_gpus_group_go_with_it() -> None:
     # facts/field-problems.md, rows 6 and 7
     inventory = look(gpu("3d", 12), gpu("3e", 12), audio("3f", 12), audio("40", 13), bridge("3c", 12))
     assert addresses(inventory) == ["3d.0", "3e.0", "3f.0"]
+
+
+def test_a_port_is_never_bound_not_even_nvidias_own() -> None:
+    # Grace has PCIe root ports with NVIDIA's vendor id
+    assert addresses(look(gpu("3b", 65), bridge("3a", 65, vendor=0x10DE), bridge("3b.1", 66, vendor=0x10DE))) == [
+        "3b.0"
+    ]
 
 
 def test_a_device_of_another_vendor_goes_along_only_if_it_is_named() -> None:

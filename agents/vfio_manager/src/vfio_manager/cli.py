@@ -1,7 +1,6 @@
 """The command line of vfio-manager."""
 
 import math
-import re
 from typing import Any
 
 import click
@@ -25,6 +24,7 @@ from nodelib.wakeups import Wakeups, stop_on_signals
 from vfio_manager import report
 from vfio_manager.plan import Plan, plan_release
 from vfio_manager.reconcile import Binder, Outcome
+from vfio_manager.selector import DRIVER_NAME, Selector
 from vfio_manager.settings import READY_FILE, Settings, SwitchPolicy
 
 binding_options = options(
@@ -36,6 +36,22 @@ binding_options = options(
         envvar="DEVICES",
         show_envvar=True,
         help="Only this device, its slot and its IOMMU group; repeatable. Default: all.",
+    ),
+    click.option(
+        "--include",
+        multiple=True,
+        envvar="INCLUDE",
+        show_envvar=True,
+        metavar="SELECTOR",
+        help="Only GPUs and NVSwitches with this address, these PCI ids (10de:2330) or on this driver; repeatable.",
+    ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        envvar="EXCLUDE",
+        show_envvar=True,
+        metavar="SELECTOR",
+        help="Never touch what this address, these PCI ids or this driver selects; repeatable.",
     ),
     click.option(
         "--nvswitches",
@@ -90,13 +106,10 @@ binding_options = options(
 """What to bind and to what: the same for every verb, so that `plan` shows what `run` will do."""
 
 
-_DRIVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-
 def parse_settings(binding: dict[str, Any], ready_file: str = "") -> Settings:
     """The settings that the binding options come to. Raises InvalidValue."""
     driver = binding["driver"]
-    if driver is not None and not _DRIVER_NAME.fullmatch(driver):
+    if driver is not None and not DRIVER_NAME.fullmatch(driver):
         raise InvalidValue(f"--driver {driver!r} is no driver's name: write it as in /sys/bus/pci/drivers, vfio-pci")
     if driver is not None and not is_vfio_driver(driver):
         raise InvalidValue(f"--driver {driver!r} is no VFIO driver: those are vfio-pci and names that end in vfio_pci")
@@ -106,6 +119,8 @@ def parse_settings(binding: dict[str, Any], ready_file: str = "") -> Settings:
         nvswitches=SwitchPolicy.parse(binding["nvswitches"]),
         driver=driver,
         only=frozenset(binding["only"]),
+        include=tuple(Selector.parse(text) for text in binding["include"]),
+        exclude=tuple(Selector.parse(text) for text in binding["exclude"]),
         allowed_group_members=frozenset(binding["allowed"]),
         protected_drivers=frozenset(binding["protected"]),
         include_vfs=binding["include_vfs"],
@@ -158,7 +173,7 @@ def bind(node: Node, dry_run: bool, **binding: Any) -> None:
         planned, _ = binder.plan(binder.scan())
         _print_dry_run(planned)
         return
-    _report(binder.bind(), "every function is on its VFIO driver")
+    report_outcome(binder.bind(), "every chosen function is on its VFIO driver")
 
 
 @cli.command()
@@ -173,7 +188,7 @@ def unbind(node: Node, dry_run: bool, **binding: Any) -> None:
     if dry_run:
         _print_dry_run(plan_release(binder.scan(), settings))
         return
-    _report(binder.release(), "no function is on a VFIO driver any more")
+    report_outcome(binder.release(), "no chosen function is on a VFIO driver any more")
 
 
 @cli.command()
@@ -205,7 +220,7 @@ def _print_dry_run(plan: Plan) -> None:
         click.echo("nothing to do")
 
 
-def _report(outcome: Outcome, done: str) -> None:
+def report_outcome(outcome: Outcome, done: str) -> None:
     """Say what came of it. Raises NodeError if it is not what was asked for."""
     if outcome.ok:
         click.echo(done)

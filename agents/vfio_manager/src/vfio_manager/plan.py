@@ -4,11 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nodelib.inventory import Inventory, is_in_use
-from nodelib.nvidia import VENDOR_NVIDIA, Kind, kind_of
+from nodelib.iommu import blocks_group
+from nodelib.nvidia import Kind, kind_of
 from nodelib.pci import PciAddress, PciDevice, same_driver
 from nodelib.problem import Problem, Refusal
 from vfio_manager.modalias import DriverChoice
-from vfio_manager.settings import Settings, SwitchPolicy
+from vfio_manager.selection import targets
+from vfio_manager.settings import Settings
 from vfio_manager.steps import Bind, CheckIdle, ForbidD3cold, KeepAwake, Probe, SetDriverOverride, Step, Unbind
 
 
@@ -34,20 +36,6 @@ class Plan:
         return tuple(step for device in self.devices for step in device.steps)
 
 
-def targets(inventory: Inventory, settings: Settings) -> tuple[PciDevice, ...]:
-    """The functions that belong on a VFIO driver.
-
-    Every GPU and every NVSwitch that the policy wants, all functions of their slots, and NVIDIA's other endpoints in
-    their IOMMU groups: a group is given away whole. Foreign members only by name.
-    """
-    chosen = [device for device in inventory.devices if _is_wanted(device, settings)]
-    slots = {device.address.slot for device in chosen}
-    groups = {device.iommu_group for device in chosen} - {None}
-    return tuple(
-        device for device in inventory.devices if device in chosen or _rides_along(device, slots, groups, settings)
-    )
-
-
 def plan_bind(inventory: Inventory, settings: Settings, choice: DriverChoice) -> Plan:
     """Steps that leave every target on its VFIO driver, awake; none for those already there."""
     devices: list[DevicePlan] = []
@@ -65,12 +53,15 @@ def plan_bind(inventory: Inventory, settings: Settings, choice: DriverChoice) ->
             refusals.append(Refusal(device.address, problem))
         else:
             devices.append(DevicePlan(device.address, steps, _undo_steps(device)))
-    refusals += _foreign_members(inventory, wanted)
+    refusals += _left_members(inventory, wanted)
     return Plan(tuple(devices), tuple(refusals))
 
 
-def plan_release(inventory: Inventory, settings: Settings) -> Plan:
-    """Steps that give every idle target on a VFIO driver back to the driver that the kernel chooses."""
+def plan_release(inventory: Inventory, settings: Settings, *, probe: bool = True) -> Plan:
+    """Steps that give every idle target on a VFIO driver back to the driver that the kernel chooses.
+
+    Without *probe* it is left with no driver and no override.
+    """
     devices: list[DevicePlan] = []
     refusals: list[Refusal] = []
     for device in targets(inventory, settings):
@@ -80,45 +71,14 @@ def plan_release(inventory: Inventory, settings: Settings) -> Plan:
             refusals.append(Refusal(device.address, problem))
             continue
         address = device.address
-        steps = (
+        steps: tuple[Step, ...] = (
             CheckIdle(address),
             SetDriverOverride(address, None),
             Unbind(address, device.driver),
-            Probe(address),
+            *([Probe(address)] if probe else []),
         )
         devices.append(DevicePlan(address, steps, _undo_steps(device)))
     return Plan(tuple(devices), tuple(refusals))
-
-
-def _is_wanted(device: PciDevice, settings: Settings) -> bool:
-    if settings.only:
-        return device.address in settings.only
-    match kind_of(device):
-        case Kind.GPU:
-            return True
-        case Kind.NVSWITCH:
-            return _is_wanted_switch(device, settings.nvswitches)
-        case Kind.VIRTUAL_FUNCTION:
-            return settings.include_vfs
-        case _:
-            return False
-
-
-def _is_wanted_switch(device: PciDevice, policy: SwitchPolicy) -> bool:
-    if policy is SwitchPolicy.AUTO:
-        return device.driver is None or device.is_on_vfio_driver
-    return policy is SwitchPolicy.ALWAYS
-
-
-def _rides_along(
-    device: PciDevice, slots: set[tuple[int, int, int]], groups: set[int | None], settings: Settings
-) -> bool:
-    if device.is_bridge or (device.physical_function is not None and not settings.include_vfs):
-        return False
-    in_group = device.iommu_group in groups
-    if device.vendor != VENDOR_NVIDIA:
-        return in_group and device.address in settings.allowed_group_members
-    return in_group or device.address.slot in slots
 
 
 def _bind_steps(device: PciDevice, driver: str, *, in_use: bool) -> tuple[Step, ...]:
@@ -198,24 +158,21 @@ def _in_use(device: PciDevice) -> Problem:
     )
 
 
-def _foreign_members(inventory: Inventory, wanted: Iterable[PciDevice]) -> list[Refusal]:
-    """Other vendors' devices that keep a target's group from being given away."""
+def _left_members(inventory: Inventory, wanted: Iterable[PciDevice]) -> list[Refusal]:
+    """Devices that are left alone and thereby keep a target's group from being given away."""
     groups = {device.iommu_group for device in wanted} - {None}
     return [
-        Refusal(
-            device.address,
-            Problem(
-                "foreign-group-member",
-                f"it is on driver {device.driver} and shares IOMMU group {device.iommu_group} with a GPU, "
-                "which can therefore not be given away",
-                f"free it by hand, or add --allow-group-member {device.address}",
-            ),
-        )
+        Refusal(device.address, _left_member(device))
         for device in inventory.devices
-        if device.iommu_group in groups
-        and kind_of(device) is Kind.FOREIGN
-        and device.driver is not None
-        and not device.is_on_vfio_driver
-        and device not in wanted
-        and not same_driver(device.driver, "pci-stub")
+        if device.iommu_group in groups and blocks_group(device) and device not in wanted
     ]
+
+
+def _left_member(device: PciDevice) -> Problem:
+    text = (
+        f"it is on driver {device.driver} and shares IOMMU group {device.iommu_group} with a GPU, "
+        "which can therefore not be given away"
+    )
+    if kind_of(device) is Kind.FOREIGN:
+        return Problem("foreign-group-member", text, f"free it by hand, or add --allow-group-member {device.address}")
+    return Problem("left-group-member", text, "let it be bound too: see --exclude, --nvswitches and --include-vfs")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nodelib.daemon import Daemon, RoundResult
-from nodelib.errors import InvalidValue, NodeError
+from nodelib.errors import InvalidValue
 from nodelib.inventory import Inventory
 from nodelib.metrics import Metric, MetricType
 from nodelib.node import Node
@@ -20,7 +20,8 @@ from nodelib.wakeups import Wakeups
 from vfio_manager import modalias
 from vfio_manager.apply import Failure, apply_all
 from vfio_manager.modalias import DriverChoice
-from vfio_manager.plan import Plan, plan_bind, plan_release, targets
+from vfio_manager.plan import Plan, plan_bind, plan_release
+from vfio_manager.selection import targets
 from vfio_manager.settings import Settings
 from vfio_manager.steps import Bind
 
@@ -96,9 +97,9 @@ class Binder:
         self._binds += sum(isinstance(step, Bind) and step.address not in failed for step in plan.steps)
         return Outcome(unbound, failures, plan.refusals, self._unseen(inventory))
 
-    def release(self) -> Outcome:
-        """Give every idle target back to the driver that the kernel chooses, and read back."""
-        plan = plan_release(self.scan(), self._settings)
+    def release(self, *, probe: bool = True) -> Outcome:
+        """Give every idle target back to the driver that the kernel chooses, or to none; and read back."""
+        plan = plan_release(self.scan(), self._settings, probe=probe)
         failures = self._apply(plan)
         released = {device.address for device in plan.devices}
         inventory = self._node.scan()
@@ -120,7 +121,7 @@ class Binder:
         """One round of the daemon; the ready file tells the truth after it."""
         try:
             outcome = self._bind(self._node.scan(with_locked=True))  # a device that was asked for may come later
-        except NodeError:
+        except Exception:  # whatever it is, nobody can say now that all is bound
             self._ready_file.retract()
             raise
         self._ready_file.tell(ready=outcome.ok)

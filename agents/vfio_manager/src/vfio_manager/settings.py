@@ -5,6 +5,7 @@ from enum import Enum
 
 from nodelib.errors import InvalidValue
 from nodelib.pci import PciAddress
+from vfio_manager.selector import Selector
 
 READY_FILE = "/run/nvidia/validations/vfio-pci-ready"
 
@@ -41,6 +42,10 @@ class Settings:
     """The driver for every device; None: the best match for each in the kernel's module aliases."""
     only: frozenset[PciAddress] = frozenset()
     """Bind these and nothing else; empty: all."""
+    include: tuple[Selector, ...] = ()
+    """Of the GPUs and NVSwitches, bind only those that one of these names; empty: all."""
+    exclude: tuple[Selector, ...] = ()
+    """Never bind what one of these names."""
     allowed_group_members: frozenset[PciAddress] = frozenset()
     """Foreign devices that may be taken because they share a GPU's IOMMU group."""
     protected_drivers: frozenset[str] = frozenset()
