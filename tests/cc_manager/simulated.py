@@ -71,7 +71,8 @@ class SharedTime:
 class CcNode:
     """The node. `close` (or leaving it) fails the test if the kernel or a device has a complaint.
 
-    *hardware* replaces the default, which is *gpus* and *switches* with an IOMMU group each, on *driver*. Whoever
+    *hardware* replaces the default, which is *gpus* and *switches* with an IOMMU group each, on *driver*. Without
+    *awake* the devices sleep, as vfio-pci leaves idle ones. Whoever
     tests a device that hangs takes less than the time within which others answer on a loaded machine. *real_time*: for
     the command line, which brings its own clock.
     """
@@ -87,6 +88,7 @@ class CcNode:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         has_tee: bool = True,
+        awake: bool = True,
         answer_within_s: float = 10.0,
         real_time: bool = False,
     ) -> None:
@@ -106,6 +108,10 @@ class CcNode:
             if is_assignable_kind(device):
                 chip = Chip.NVSWITCH_GEN3 if kind_of(device) is Kind.NVSWITCH else Chip.GH100
                 self._attach(device.address, chip, real_time=real_time)
+        if awake and driver == "vfio-pci":
+            for address in self.devices:
+                self.kernel.write(self.host_folder(address) / "power/control", "on")
+            self.kernel.writes.clear()
         self.api = self._stack.enter_context(KubeApi(NODE_NAME, labels or {}, annotations=annotations))
         self.api.on_write.append(self.refuse_untrue_labels)
 

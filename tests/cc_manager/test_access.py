@@ -20,7 +20,8 @@ MEMORY_DECODING = 0x2
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[CcNode]:
-    with CcNode(tmp_path) as node:
+    """Two GPUs asleep, as vfio-pci leaves idle ones."""
+    with CcNode(tmp_path, awake=False) as node:
         yield node
 
 

@@ -29,11 +29,13 @@ def api() -> Iterator[KubeApi]:
 
 
 @contextlib.contextmanager
-def connected(api: KubeApi, name: str = "node-1", token_file: Path | None = None) -> Iterator[KubeNode]:
+def connected(
+    api: KubeApi, name: str = "node-1", token_file: Path | None = None, retry_s: tuple[float, ...] = (0.01, 0.02)
+) -> Iterator[KubeNode]:
     access = ApiAccess(api.url, token=api.token, token_file=str(token_file) if token_file else None)
     kube = Kube(access)
     try:
-        yield KubeNode(kube, name)
+        yield KubeNode(kube, name, retry_s)
     finally:
         kube.close()
 
@@ -201,7 +203,7 @@ def test_a_change_is_told_and_what_is_known_already_is_not(api: KubeApi, kube_no
         before = watching.changes
         api.set_label(labels.MODE, "off")
         until(lambda: watching.changes == before + 1)
-    assert api.open_watches == 0
+    api.wait_until(lambda: api.open_watches == 0)
 
 
 def test_a_label_that_was_set_before_the_watch_began_is_told(api: KubeApi, kube_node: KubeNode) -> None:
@@ -305,13 +307,13 @@ def test_a_server_that_asks_for_patience_gets_it(
 
 
 def test_a_right_to_watch_that_is_missing_is_asked_for_ever_more_rarely(
-    api: KubeApi, kube_node: KubeNode, caplog: pytest.LogCaptureFixture
+    api: KubeApi, caplog: pytest.LogCaptureFixture
 ) -> None:
     api.allow.discard(("watch", "nodes"))
-    with Watching(kube_node):
-        until(lambda: len(caplog.records) == 2)
+    with connected(api, retry_s=(0.01, 0.02, 60.0)) as kube_node, Watching(kube_node):
+        until(lambda: len(caplog.records) == 3)
     pauses = [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
-    assert pauses == ["0.5 s", "1 s"]
+    assert pauses == ["0.01 s", "0.02 s", "60 s"]
 
 
 # --- where it is

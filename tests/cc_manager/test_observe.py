@@ -1,5 +1,7 @@
 """One look at the mode of every device: what is read from which, and what is left alone."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +11,7 @@ import pytest
 
 from cc_manager.mode import CcMode, ModeBits
 from cc_manager.observation import Observation, Verified
-from cc_manager.observe import observe
+from cc_manager.observe import at_once, observe
 from nodelib.nvidia import CLASS_VGA
 from nodelib.pci import PciAddress
 from tests.cc_manager.simulated import CcNode
@@ -34,12 +36,6 @@ def look(
 ) -> dict[PciAddress, Observation]:
     found = observe(node.node.scan(), node.access(), verified or {}, boot_id=BOOT, wake=wake, knobs=knobs)
     return {one.address: one for one in found}
-
-
-def wake_all(node: CcNode) -> None:
-    for address in node.addresses:
-        node.node.sysfs.keep_awake(address)
-    node.kernel.writes.clear()
 
 
 def why(one: Observation) -> str:
@@ -99,15 +95,15 @@ def test_field_18_the_invalid_state_is_seen_as_what_it_is(node: CcNode) -> None:
 # --- looking without a write
 
 
-def test_sleeping_devices_are_left_asleep_and_each_says_so(node: CcNode) -> None:
-    seen = look(node, wake=False, knobs=False)
-    assert all("it sleeps (D3hot)" in why(one) for one in seen.values())
-    assert node.kernel.writes == []
-    assert node.accesses == [0] * 4
+def test_sleeping_devices_are_left_asleep_and_each_says_so(tmp_path: Path) -> None:
+    with CcNode(tmp_path, gpus=3, awake=False) as node:
+        seen = look(node, wake=False, knobs=False)
+        assert all("it sleeps (D3hot)" in why(one) for one in seen.values())
+        assert node.kernel.writes == []
+        assert node.accesses == [0] * 3
 
 
 def test_devices_that_are_awake_are_looked_at_without_writing_a_register(node: CcNode) -> None:
-    wake_all(node)
     written: list[int] = []
     node.on_access.append(lambda address, offset, value: written.append(offset) if value is not None else None)
     seen = look(node, wake=False, knobs=False)
@@ -116,7 +112,6 @@ def test_devices_that_are_awake_are_looked_at_without_writing_a_register(node: C
 
 
 def test_a_booting_device_that_is_only_looked_at_has_no_mode_yet(node: CcNode) -> None:
-    wake_all(node)
     node.devices[FIRST].reset()
     seen = look(node, wake=False, knobs=False)
     assert "its boot is not complete" in why(seen[FIRST])
@@ -236,3 +231,34 @@ def test_all_devices_are_looked_at_at_the_same_time(node: CcNode) -> None:
 
     node.on_access.append(meet)
     assert all(one.active == ModeBits() for one in look(node).values())
+
+
+_WAITS_FOR_EVER = """
+import threading
+from cc_manager.observe import at_once
+waiting = threading.Event()
+def wait(_):
+    waiting.set()
+    threading.Event().wait()
+threading.Thread(target=at_once, args=(wait, ["device"]), daemon=True).start()
+waiting.wait()
+"""
+
+
+def test_a_device_that_never_answers_does_not_keep_the_process_from_ending() -> None:
+    assert subprocess.run([sys.executable, "-c", _WAITS_FOR_EVER], timeout=20, check=False).returncode == 0
+
+
+def test_what_one_thread_raises_is_raised_when_all_have_ended() -> None:
+    ended: list[str] = []
+
+    def do(item: str) -> str:
+        ended.append(item)
+        if item == "b":
+            raise KeyError(item)
+        return item
+
+    with pytest.raises(KeyError):
+        at_once(do, ["a", "b", "c"])
+    assert sorted(ended) == ["a", "b", "c"]
+    assert at_once(do, ["c", "a"]) == ("c", "a")

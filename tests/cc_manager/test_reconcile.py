@@ -126,11 +126,12 @@ def test_field_18_the_invalid_state_is_repaired(node: CcNode) -> None:
     node.assert_all_in("off")
 
 
-def test_sleeping_devices_are_woken_and_stay_awake(node: CcNode) -> None:
-    assert {(node.host_folder(a) / "power_state").read_text() for a in node.addresses} == {"D3hot\n"}
-    node.manager().round()
-    assert {(node.host_folder(a) / "power_state").read_text() for a in node.addresses} == {"D0\n"}
-    assert {value for path, value in node.kernel.writes if "power" in path} == {"on"}
+def test_sleeping_devices_are_woken_and_stay_awake(tmp_path: Path) -> None:
+    with CcNode(tmp_path, awake=False) as node:
+        assert {(node.host_folder(a) / "power_state").read_text() for a in node.addresses} == {"D3hot\n"}
+        assert node.manager().round().ready
+        assert {(node.host_folder(a) / "power_state").read_text() for a in node.addresses} == {"D0\n"}
+        assert {value for path, value in node.kernel.writes if "power" in path} == {"on"}
 
 
 # --- without a label, or with a wrong one

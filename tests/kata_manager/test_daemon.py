@@ -138,6 +138,15 @@ def test_a_rival_that_appears_makes_it_not_ready_until_it_goes(kernel: FakeKerne
         running.wait_ready()
 
 
+def test_a_spec_of_ours_that_another_folder_overrides_is_not_ready(kernel: FakeKernel) -> None:
+    # facts/kubelet-cdi-kata-contract.md: across folders the later one wins, and nothing is in conflict
+    put(kernel, "vendor.yaml", foreign_spec("nvidia.com/pgpu", {"65": "/dev/vfio/1"}))
+    with RunningKeeper(kernel.node(), Settings(cdi_folder="/etc/cdi")) as running:
+        running.wait_not_ready()
+        assert running.last.message.startswith("nvidia.com/pgpu=65 was written to ")
+        assert running.last.message.endswith("/etc/cdi and does not resolve to /dev/vfio/65")
+
+
 def test_a_broken_spec_in_the_static_folder_counts_too(kernel: FakeKernel) -> None:
     static = kernel.host.root / "etc/cdi"
     static.mkdir(parents=True)

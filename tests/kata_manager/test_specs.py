@@ -1,11 +1,13 @@
 """What is in the specs: kinds, names and device nodes of every kind of node."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kata_manager.reconcile import SpecKeeper
 from kata_manager.settings import Settings
+from nodelib.pci import PciAddress
 from nodelib.vfio import Naming, VfioMode
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.parts import CLASS_NIC, MELLANOX, gpu, other
@@ -231,6 +233,14 @@ def test_a_group_that_a_foreign_device_holds_up_is_not_listed(kernel: FakeKernel
     names = resolved(kernel)
     assert "nvidia.com/pgpu=65" not in names
     assert names["nvidia.com/pgpu=93"] == ["/dev/vfio/93"]
+
+
+def test_a_virtual_function_is_no_gpu(kernel: FakeKernel) -> None:
+    # facts/field-problems.md, row 40
+    card = PciAddress.parse(GPU)
+    kernel.add_device(replace(gpu("0000:3b:00.4", group=66), physical_function=card), driver="vfio-pci")
+    write(kernel)
+    assert files(kernel) == {PGPU: TWO_GPUS}
 
 
 def test_a_gpu_in_a_vm_stays_listed_and_the_file_as_it_is(kernel: FakeKernel) -> None:

@@ -1,5 +1,6 @@
 """Writes with a deadline, by the real child process. DESIGN section 2; field problem 15."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -60,6 +61,7 @@ def test_the_writes_of_a_session_share_one_process(tmp_path: Path) -> None:
     first, other, again, later = path.read_text().split()
     assert first == again
     assert len({first, other, later}) == 3
+    assert not any(Path("/proc", pid).exists() for pid in (first, other, later))
     assert writer._children == {}
 
 
@@ -76,8 +78,9 @@ def test_a_refused_write_does_not_end_the_session(tmp_path: Path) -> None:
 
 def test_a_child_that_dies_without_an_answer_is_an_error_and_no_success(tmp_path: Path) -> None:
     writer = KernelWriter((sys.executable, "-c", "import sys; sys.stdin.readline()"))
-    with pytest.raises(OSError, match="the process that writes died"):
+    with pytest.raises(OSError, match="the process that writes died") as caught:
         writer.write(GPU, tmp_path / "reset", "1", DEADLINE_S)
+    assert caught.value.errno == errno.EIO
 
 
 def test_a_write_that_never_returns_ends_at_the_deadline(tmp_path: Path) -> None:

@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import assert_never
 
 from cc_manager.access import Access
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
-from cc_manager.observe import AT_ONCE
+from cc_manager.observe import at_once
 from cc_manager.plan import Phase, Plan, Reset, Stage, Step, Verify
 from nodelib.errors import DeviceError
 from nodelib.pci import PciAddress
@@ -101,10 +100,7 @@ class Transition:
                 return Failure(address, error.reason)
             return None
 
-        if not addresses:
-            return ()
-        with ThreadPoolExecutor(min(AT_ONCE, len(addresses)), thread_name_prefix="mode") as pool:
-            return tuple(failure for failure in pool.map(attempt, addresses) if failure is not None)
+        return tuple(failure for failure in at_once(attempt, addresses) if failure is not None)
 
     def _stopped(self, phase: Phase) -> tuple[Failure, ...]:
         return tuple(Failure(step.address, f"stopped before: {step}") for step in phase[:1])

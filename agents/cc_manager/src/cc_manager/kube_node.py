@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from cc_manager.labels import NodeView, Publication
 from nodelib.errors import InvalidValue, NotSupported
@@ -19,8 +19,9 @@ _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 class KubeNode:
     """The node that we run on, as the API server has it."""
 
-    def __init__(self, kube: Kube, name: str) -> None:
+    def __init__(self, kube: Kube, name: str, retry_s: Sequence[float] = _RETRY_S) -> None:
         self._kube = kube
+        self._retry_s = retry_s
         self._name = name
         self._path = f"/api/v1/nodes/{name}"
         self._version = ""
@@ -55,9 +56,9 @@ class KubeNode:
                 if stop.is_set():
                     return
                 self._version = ""  # list anew: only then is it sure that nothing was missed
-                if time.monotonic() - begin > _RETRY_S[-1]:
+                if time.monotonic() - begin > self._retry_s[-1]:
                     failures = 0  # it went well for a while; a list alone says nothing, the watch may be refused
-                pause_s = _pause_s(error, failures)
+                pause_s = self._pause_s(error, failures)
                 failures += 1
                 log.warning("%s; the label is watched again in %g s", error, pause_s)
                 stop.wait(pause_s)
@@ -66,6 +67,13 @@ class KubeNode:
         """End a watch that is open; its thread is blocked in a read."""
         if (watch := self._open) is not None:
             watch.cut()
+
+    def _pause_s(self, error: ApiError, failures: int) -> float:
+        """How long to wait after so many failures in a row before this one."""
+        # 410: the version is older than the server remembers; nothing is wrong, unless the next list does not mend it.
+        if error.status == _EXPIRED and not failures:
+            return 0.01
+        return error.retry_after_s or self._retry_s[min(failures, len(self._retry_s) - 1)]
 
     def _views(self, stop: threading.Event) -> Iterator[NodeView]:
         """The node now where it was not listed yet, then at each change, until the server ends the watch."""
@@ -131,14 +139,6 @@ def _kubeconfig_access(path: str) -> ApiAccess:
         key_file=configuration.key_file,
         verify=configuration.verify_ssl,
     )
-
-
-def _pause_s(error: ApiError, failures: int) -> float:
-    """How long to wait after so many failures in a row before this one."""
-    # 410: the version is older than the server remembers; nothing is wrong, unless the next list does not mend it.
-    if error.status == _EXPIRED and not failures:
-        return 0.01
-    return error.retry_after_s or _RETRY_S[min(failures, len(_RETRY_S) - 1)]
 
 
 def _text(document: Mapping[str, object], *keys: str) -> str:

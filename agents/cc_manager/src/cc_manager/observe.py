@@ -1,8 +1,10 @@
 """Look at the mode of every device, all at once, without disturbing any that is in use."""
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import replace
+from typing import TypeVar
 
 from cc_manager.access import Access
 from cc_manager.chips import part_of
@@ -15,8 +17,27 @@ from nodelib.nvidia import is_assignable_kind
 from nodelib.pci import PciAddress, PciDevice
 from nodelib.problem import Problem
 
-AT_ONCE = 32
-"""Devices that are worked on at the same time: more than any node has."""
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def at_once(do: Callable[[T], R], items: Sequence[T]) -> tuple[R, ...]:
+    """What *do* gives for each of *items*, a thread each; when all have ended, raises what one of them raised.
+
+    The threads do not keep the process alive, as those of a pool do: at SIGTERM one may wait for the kernel.
+    """
+    futures: list[Future[R]] = [Future() for _ in items]
+
+    def run(item: T, future: Future[R]) -> None:
+        try:
+            future.set_result(do(item))
+        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that asked
+            future.set_exception(error)
+
+    for item, future in zip(items, futures, strict=True):
+        threading.Thread(target=run, args=(item, future), name="device", daemon=True).start()
+    wait(futures)
+    return tuple(future.result() for future in futures)
 
 
 def observe(
@@ -35,10 +56,7 @@ def observe(
     chosen = [
         _begin(device, inventory, verified, boot_id) for device in inventory.devices if is_assignable_kind(device)
     ]
-    if not chosen:
-        return ()
-    with ThreadPoolExecutor(min(AT_ONCE, len(chosen)), thread_name_prefix="observe") as pool:
-        return tuple(pool.map(lambda one: _look(one, access, wake=wake, knobs=knobs), chosen))
+    return at_once(lambda one: _look(one, access, wake=wake, knobs=knobs), chosen)
 
 
 def _begin(
