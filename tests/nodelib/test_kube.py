@@ -135,7 +135,7 @@ def test_what_does_not_exist_is_404(kube: Kube) -> None:
     assert error_of(kube, "/api/v1/nodes/other").status == 404
 
 
-@pytest.mark.parametrize(("code", "retry_after_s"), [(429, 7), (503, 1), (500, None)])
+@pytest.mark.parametrize(("code", "retry_after_s"), [(429, 7), (503, 1), (500, None), (400, None)])
 def test_a_busy_server_may_say_when_to_come_back(
     kube: Kube, api: KubeApi, code: int, retry_after_s: int | None
 ) -> None:

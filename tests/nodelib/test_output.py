@@ -34,6 +34,24 @@ def test_a_field_that_a_row_lacks_is_a_dash() -> None:
     assert render(Report(({"a": "x"},), {"a": "A", "b": "B"}), "table").splitlines()[1] == "x  -"
 
 
+def test_a_table_wider_than_the_terminal_is_cut_where_it_is_widest() -> None:
+    row = {"address": "0000:3b:00.0", "name": "n" * 60, "problems": "p" * 60}
+    report = Report((row,), {"address": "ADDRESS", "name": "NAME", "problems": "PROBLEMS"})
+    head, line = render(report, "table").splitlines()
+    assert len(line) == 80
+    assert line.split() == ["0000:3b:00.0", "n" * 30 + "..", "p" * 30 + ".."]
+    assert head.index("PROBLEMS") == line.index("p")
+    assert json.loads(render(report, "json")) == [row]
+
+
+@PROPERTY
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=4))
+def test_a_table_fits_the_terminal_whatever_its_columns_hold(lengths: list[int]) -> None:
+    row = {str(number): "x" * length for number, length in enumerate(lengths)}
+    line = render(Report((row,), {name: name for name in row}), "table").splitlines()[1]
+    assert len(line) == min(80, sum(lengths) + 2 * (len(lengths) - 1))
+
+
 def test_notes_stand_below_the_table_each_within_eighty_columns() -> None:
     note = "0000:3b:00.0 is on driver nvidia; run: vfio-manager bind --device 0000:3b:00.0 " * 2
     lines = render(Report(ROWS, COLUMNS, notes=(note, "short")), "table").splitlines()

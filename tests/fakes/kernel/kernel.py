@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from nodelib.files import HostRoot
+from nodelib.modules import Ended
 from nodelib.node import Node
 from nodelib.pci import PciAddress
 from nodelib.sysfs import Sysfs
@@ -96,7 +97,16 @@ class FakeKernel:
         return sysfs
 
     def node(self) -> Node:
-        return Node(self.host, self.sysfs(), self.uevents)
+        return Node(self.host, self.sysfs(), self.uevents, self.modprobe)
+
+    def modprobe(self, arguments: Sequence[str], _timeout_s: float) -> Ended:
+        """The program, as far as agents use it: the module's name last, in place of `nodelib.modules.run_modprobe`."""
+        name = arguments[-1]
+        try:
+            self.load_module(name)
+        except FileNotFoundError:
+            return Ended(1, f"modprobe: FATAL: Module {name} not found in directory /lib/modules/{self.release}\n")
+        return Ended(0)
 
     def writer(self) -> SimulatedWriter:
         if self._server is None:

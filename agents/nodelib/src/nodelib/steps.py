@@ -10,7 +10,7 @@ S = TypeVar("S")
 
 def carry_out(
     steps: Sequence[S],
-    do: Callable[[S], None],
+    do: Callable[[S], object],
     *,
     dry_run: bool = False,
     stopped: Callable[[], bool] = lambda: False,

@@ -39,11 +39,12 @@ class Sysfs:
         self._pci = self._sys / "bus/pci"
         self._devices = str(self._pci / "devices")
         self._writer = writer or KernelWriter()
-        self._slow_reader = slow_reader or SlowReader()
+        self.slow_reader = slow_reader or SlowReader()
+        """For files that can block in the kernel, /sys or not."""
 
     def close(self) -> None:
         """Give up the processes that do what can block."""
-        self._slow_reader.close()
+        self.slow_reader.close()
         self._writer.close()
 
     # --- what is there
@@ -128,7 +129,7 @@ class Sysfs:
     def config(self, addresses: Iterable[PciAddress]) -> dict[PciAddress, ConfigAnswer]:
         """What each device's configuration space answers within a second."""
         paths = {address: f"{self._devices}/{address}/config" for address in addresses}
-        answers = self._slow_reader.read(paths.values(), HEADER_BYTES)
+        answers = self.slow_reader.read(paths.values(), HEADER_BYTES)
         return {address: judge_config(answers[path]) for address, path in paths.items()}
 
     def with_locked_attributes(self, devices: Iterable[PciDevice]) -> tuple[PciDevice, ...]:
@@ -140,7 +141,7 @@ class Sysfs:
         chosen = tuple(devices)
         folders = [f"{self._devices}/{device.address}" for device in chosen]
         names = [f"{folder}/{name}" for folder in folders for name in ("driver_override", "sriov_numvfs")]
-        answers = self._slow_reader.read(names, attributes.PAGE_BYTES)
+        answers = self.slow_reader.read(names, attributes.PAGE_BYTES)
         return tuple(
             attributes.with_locked(device, answers[f"{folder}/driver_override"], answers[f"{folder}/sriov_numvfs"])
             for device, folder in zip(chosen, folders, strict=True)

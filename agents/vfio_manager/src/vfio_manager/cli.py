@@ -147,7 +147,7 @@ def status(node: Node, output: str, **binding: Any) -> None:
     binder = Binder(node, parse_settings(binding))
     inventory = binder.scan()
     planned, choice = binder.plan(inventory)
-    echo(report.status(inventory, planned, choice), output)
+    echo(report.status(inventory, planned, choice, binder.users(inventory)), output)
 
 
 @cli.command()
@@ -159,6 +159,22 @@ def plan(node: Node, output: str, **binding: Any) -> None:
     binder = Binder(node, parse_settings(binding))
     planned, _ = binder.plan(binder.scan())
     echo(report.plan(planned), output)
+
+
+@cli.command()
+@node_option
+@binding_options
+@output_option
+def doctor(node: Node, output: str, **binding: Any) -> int:
+    """Tell whether this node can work: every check, what was found, and the remedy. Exit code 1 if one failed."""
+    from nodelib.doctor import exit_code, report
+    from vfio_manager.doctor import examine
+
+    binder = Binder(node, parse_settings(binding))
+    inventory = binder.scan()
+    checks = examine(node, inventory, *binder.plan(inventory))
+    echo(report(checks), output)
+    return exit_code(checks)
 
 
 @cli.command()

@@ -1,20 +1,36 @@
 """`doctor`: whether this node can give its GPUs to VMs; each check with what was found and the remedy.
 
-The node is only read, files of /sys and /proc alone: nothing is opened, woken or loaded. What is not known is said to
-be unknown, and is a warning where a VM may fail to start for it.
+Files of /sys and /proc are read and nothing else is done: no device is opened, woken or bound. What cannot be known is
+said to be unknown, and is a warning where a VM may not start for it.
 """
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from nodelib.doctor import Check, failed, kernel_parameters, legible, module_names, passed, warned
+from nodelib.doctor import (
+    Check,
+    KernelModules,
+    check_command_line,
+    check_group_types,
+    check_interrupts,
+    check_iommu,
+    check_noiommu_mode,
+    check_vfio_modules,
+    failed,
+    kernel_parameters,
+    legible,
+    module_names,
+    passed,
+    warned,
+)
 from nodelib.errors import InvalidValue
 from nodelib.inventory import Inventory
 from nodelib.iommu import viability_problems
 from nodelib.node import Node
 from nodelib.nvidia import VENDOR_NVIDIA, Kind, is_assignable_kind, kind_of
-from nodelib.pci import PciAddress, PciDevice
+from nodelib.pci import PciDevice
 from vfio_manager.modalias import DriverChoice
 from vfio_manager.plan import Plan
 
@@ -22,175 +38,242 @@ _TOLD_ELSEWHERE = {"no-iommu", "no-iommu-group", "has-vfs", "driver-not-loaded",
 """Problems of devices that have a check, and a remedy, of their own."""
 _PERSISTENCED = "nvidia-persistenced"[:15]
 """/proc shows 15 characters of a command (proc_pid_comm(5))."""
-_PARAMETERS = ("iommu", "intel_iommu", "amd_iommu", "iommu.passthrough", "module_blacklist", "modprobe.blacklist")
-_START_BYTES = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the checks need to know of the node beside its devices; None: it could not be read."""
-
-    iommus: tuple[str, ...]
-    parameters: tuple[tuple[str, str], ...] | None
-    """Of the kernel's command line."""
-    cpu: str
-    """The first processor in /proc/cpuinfo."""
-    interrupt_chips: frozenset[str]
-    unsafe_interrupts: bool
-    noiommu_mode: bool
-    release: str
-    loaded: frozenset[str]
-    built_in: frozenset[str] | None
-    loadable: frozenset[str] | None
-    lockdown: str | None
-    commands: frozenset[str] | None
-    """Of all processes."""
-    sys_is_read_only: bool
-    sys_is_writable: bool
-
-    def module_state(self, module: str) -> str:
-        """`loaded`, `built in`, `loadable`, `absent` or `unknown`."""
-        name = module.replace("-", "_")
-        for state, names in (("loaded", self.loaded), ("built in", self.built_in), ("loadable", self.loadable)):
-            if names is not None and name in names:
-                return state
-        return "unknown" if self.built_in is None or self.loadable is None else "absent"
-
-    def value_of(self, *names: str) -> set[str]:
-        """All values, divided at commas, that the command line gives these parameters."""
-        return {part for name, value in self.parameters or () if name in names for part in value.split(",")}
+_NO_DRIVER = "no driver"
+_READ_BYTES = 65536
 
 
 def examine(node: Node, inventory: Inventory, plan: Plan, choice: DriverChoice) -> tuple[Check, ...]:
-    """Every check that has a subject here; where *plan* would mend something it is not wrong."""
-    if not any(device.vendor == VENDOR_NVIDIA and not device.is_bridge for device in inventory.devices):
-        return (_readable(inventory), passed("devices", "no NVIDIA device on this node: nothing to do"))
-    facts = look(node, choice)
-    return tuple(_checks(node, facts, inventory, plan, choice))
+    """Every check that has a subject on this node; what *plan* would mend is not wrong."""
+    if any(device.vendor == VENDOR_NVIDIA and not device.is_bridge for device in inventory.devices):
+        return tuple(_checks(node, inventory, plan, choice))
+    unread = (_functions(inventory),) if inventory.faults else ()
+    return (*unread, passed("devices", "no NVIDIA device on this node: nothing to do"))
 
 
-def _checks(node: Node, facts: Facts, inventory: Inventory, plan: Plan, choice: DriverChoice) -> Iterator[Check]:
+def _checks(node: Node, inventory: Inventory, plan: Plan, choice: DriverChoice) -> Iterator[Check]:
     judged = _judged(inventory, plan)
-    has_groups = any(not node.sysfs.iommu_group(number).is_noiommu for number in sorted(inventory.group_numbers))
     groups = sorted({device.iommu_group for device in judged if device.iommu_group is not None})
-    yield _readable(inventory)
-    yield _iommu(facts, has_groups)
-    yield _command_line(facts, has_groups)
-    if has_groups or facts.iommus:
+    has_groups = any(not node.sysfs.iommu_group(number).is_noiommu for number in inventory.group_numbers)
+    iommus = sorted(_names(node, "/sys/class/iommu"))
+    command_line = _read(node, "/proc/cmdline")
+    parameters = None if command_line is None else kernel_parameters(command_line)
+    modules = _modules(node)
+    is_noiommu_on = node.sysfs.module_parameter("vfio", "enable_unsafe_noiommu_mode") == "Y"
+    yield _functions(inventory)
+    yield check_iommu(iommus, parameters or (), _read(node, "/proc/cpuinfo") or "", has_groups=has_groups)
+    yield check_command_line(parameters, modules, has_iommu=has_groups or bool(iommus))
+    if has_groups or iommus:
         yield _iommu_groups(inventory, judged)
-        yield _group_types(facts, {number: _group_type(node, number) for number in groups})
-        yield _interrupts(facts)
+        types = {number: _read(node, f"/sys/kernel/iommu_groups/{number}/type") for number in groups}
+        yield check_group_types(iommus, types)
+        yield check_interrupts(_interrupt_chips(node), are_unsafe_allowed=_allows_unsafe_interrupts(node))
         yield _sharing(inventory, plan, groups)
-    yield _noiommu_mode(facts, has_groups)
-    yield _vfio_modules(facts)
-    yield _vfio_drivers(facts, sorted({choice.of(device) for device in judged}), choice)
-    yield _other_drivers(facts)
-    yield _persistence(facts, inventory)
-    yield _lockdown(facts)
+    yield check_noiommu_mode(is_on=is_noiommu_on, has_groups=has_groups)
+    yield check_vfio_modules(modules)
+    yield _vfio_drivers(modules, judged, plan, choice)
+    yield _other_drivers(modules)
+    yield _persistence(_commands(node), inventory, plan)
+    yield _lockdown(_read(node, "/sys/kernel/security/lockdown"))
     yield _virtual_functions(inventory)
     yield _d3cold(judged, plan)
-    yield _sys_writable(facts)
+    yield _sys_writable(node.host.root / "sys")
     yield _verdict(judged, inventory, plan, choice)
 
 
 # --- platform
 
 
-def _readable(inventory: Inventory) -> Check:
-    count = sum(device.vendor == VENDOR_NVIDIA for device in inventory.devices)
+def _functions(inventory: Inventory) -> Check:
     if not inventory.faults:
-        return passed("sysfs-devices", f"all {count} NVIDIA functions could be read")
+        return passed("functions", f"{len(inventory.devices)} looked at, all could be read")
     known = {str(device.address) for device in inventory.devices}
     text = "; ".join(legible(str(fault), 120) for fault in inventory.faults)
     remedy = "look at /sys/bus/pci/devices; a device that fell off the bus needs a rescan or a reboot"
-    lost = [fault for fault in inventory.faults if fault.address not in known]
-    return failed("sysfs-devices", text, remedy) if lost else warned("sysfs-devices", text, remedy)
+    is_lost = any(fault.address not in known for fault in inventory.faults)
+    return failed("functions", text, remedy) if is_lost else warned("functions", text, remedy)
 
 
-def _iommu(facts: Facts, has_groups: bool) -> Check:
-    if facts.iommus:
-        units = f"{len(facts.iommus)} unit{'s' if len(facts.iommus) > 1 else ''}"
-        return passed("iommu", f"on: {', '.join(iommu_kinds(facts.iommus))}, {units}")
-    if has_groups:
-        return warned(
-            "iommu",
-            "on by its groups, but /sys/class/iommu does not tell its kind",
-            "nothing needs doing if VMs start; else see the kernel log for the IOMMU",
-        )
-    if _switched_off(facts):
-        remedy = "see command-line"
-    elif "hypervisor" in facts.cpu.split():
-        remedy = "this is a virtual machine: give it a virtual IOMMU, or give the GPUs away on its host"
-    elif "GenuineIntel" in facts.cpu:
-        remedy = "switch VT-d on in the firmware and boot with intel_iommu=on"
-    elif "AuthenticAMD" in facts.cpu:
-        remedy = "switch the IOMMU (AMD-Vi) on in the firmware and reboot"
-    else:
-        remedy = "switch the IOMMU on in the firmware and reboot"
-    return failed("iommu", "there is none, or it is off: a VFIO driver refuses every device (EINVAL)", remedy)
-
-
-def _switched_off(facts: Facts) -> list[str]:
-    names = ("iommu", "intel_iommu", "amd_iommu")
-    return [f"{name}={value}" for name, value in facts.parameters or () if name in names and "off" in value.split(",")]
-
-
-def _command_line(facts: Facts, has_groups: bool) -> Check:
-    if facts.parameters is None:
-        return warned("command-line", "/proc/cmdline cannot be read", "mount the host's /proc under --host-root")
-    said = [f"{n}={v}" for n, v in facts.parameters if n in _PARAMETERS or n.startswith(("vfio", "iommufd"))]
-    if not has_groups and not facts.iommus and (off := _switched_off(facts)):
-        return failed("command-line", f"switches the IOMMU off: {' '.join(off)}", "remove that and reboot")
-    missing = {name for name in facts.value_of("module_blacklist") if facts.module_state(name) not in _PRESENT}
-    if blocked := sorted(name for name in missing if "vfio" in name or name == "iommufd"):
-        text = f"the kernel refuses to load {', '.join(map(legible, blocked))} (module_blacklist)"
-        return failed("command-line", text, "remove them from module_blacklist and reboot")
-    return passed("command-line", legible(" ".join(said), 300) or "nothing on IOMMU or VFIO: the kernel's defaults")
-
-
-def _iommu_groups(inventory: Inventory, judged: Iterable[PciDevice]) -> Check:
+def _iommu_groups(inventory: Inventory, judged: Sequence[PciDevice]) -> Check:
     if without := [device for device in judged if device.iommu_group is None]:
-        return failed("iommu-groups", f"no group for {_names(without)}", "see the kernel log for the IOMMU's reason")
-    return passed("iommu-groups", f"{len(inventory.group_numbers)} on this node, every GPU is in one")
-
-
-def _group_types(facts: Facts, types: dict[int, str | None]) -> Check:
-    """What the host's own drivers get; VFIO replaces it by a domain of the VM's."""
-    found = ", ".join(sorted({legible(text, 20) for text in types.values() if text})) or "unknown on this kernel"
-    odd = [number for number, text in types.items() if text not in (None, "DMA", "DMA-FQ", "identity")]
-    if odd:
-        return warned("group-type", found, f"look at /sys/kernel/iommu_groups/{odd[0]}/type and the kernel log")
-    if "identity" in types.values() and "AMD-Vi" in iommu_kinds(facts.iommus):
-        # Linux, drivers/iommu/amd/init.c, iommu_snp_enable: no SEV-SNP where passthrough is the default.
-        text = "identity (passthrough), with which the kernel switches SEV-SNP off"
-        return warned("group-type", text, "for confidential VMs boot without iommu=pt, or with iommu.passthrough=0")
-    return passed("group-type", found)
-
-
-def _interrupts(facts: Facts) -> Check:
-    """Without remapping VFIO refuses (EPERM; Linux, drivers/vfio/vfio_iommu_type1.c, vfio_iommu_type1_attach_group)."""
-    is_remapped = remaps_interrupts(facts.interrupt_chips)
-    firmware = "switch interrupt remapping on in the firmware, and boot without intremap=off and nointremap"
-    match is_remapped, facts.unsafe_interrupts:
-        case True, False:
-            return passed("interrupts", "remapped by the IOMMU")
-        case None, _:
-            remedy = "look in the kernel log for DMAR-IR, or AMD-Vi: Interrupt remapping enabled"
-            return warned("interrupts", "unknown: /sys/kernel/irq does not tell whether they are remapped", remedy)
-        case True, True:
-            return warned("interrupts", "remapped, yet allow_unsafe_interrupts is on", "set it to N: it is not needed")
-        case _, True:
-            return warned("interrupts", "not remapped but allowed: a VM can forge the host's interrupts", firmware)
-    return failed("interrupts", "not remapped: VFIO refuses to start a VM (EPERM)", firmware)
+        return failed("iommu-groups", f"none for {_addresses(without)}", "look for the IOMMU in the kernel log")
+    return passed("iommu-groups", f"{len(inventory.group_numbers)} on the node, every GPU is in one")
 
 
 def _sharing(inventory: Inventory, plan: Plan, groups: Iterable[int]) -> Check:
-    """Groups that PCIe Access Control Services (ACS) do not divide finely enough."""
-    found, blocking = [], []
+    """Groups that PCIe Access Control Services (ACS) divide too coarsely."""
     refused = {refusal.address for refusal in plan.refusals}
+    found, blocking = [], []
     for number in groups:
         members = [d for d in inventory.devices if d.iommu_group == number and not d.is_bridge]
         foreign = [device for device in members if kind_of(device) is Kind.FOREIGN]
         if foreign or sum(map(is_assignable_kind, members)) > 1:
-            found.append(f"group {number}: {', '.join(f'{d.address} ({d.driver or "no driver"})' for d in members)}")
-        blocking += [device for device in foreign if device.address in refused]
+            found.append(f"group {number} is {', '.join(f'{d.address} on {d.driver or _NO_DRIVER}' for d in members)}")
+        blocking += [str(device.address) for device in foreign if device.address in refused]
+    text = f"too coarse (ACS): {'; '.join(found)}"
+    acs = "switch ACS on in the firmware or move a card to another root port"
+    if blocking:
+        allow = " ".join(f"--allow-group-member {address}" for address in blocking)
+        return failed("sharing", text, f"free the foreign devices by hand or add {allow}; or {acs}")
+    if found:
+        return warned("sharing", text, f"they go to one VM together; for single ones {acs}")
+    return passed("sharing", "no GPU shares its IOMMU group with anything foreign")
+
+
+# --- kernel
+
+
+def _vfio_drivers(modules: KernelModules, judged: Iterable[PciDevice], plan: Plan, choice: DriverChoice) -> Check:
+    drivers = sorted({choice.of(device) for device in judged})
+    states = {name: "loaded" if choice.is_loaded(name) else modules.state(name) for name in drivers}
+    text = ", ".join(f"{name} {state}" for name, state in states.items()) or "no device needs one"
+    if absent := " ".join(name for name, state in states.items() if state == "absent"):
+        return failed("vfio-driver", text, f"boot a kernel that has {absent}, or name another with --driver")
+    if "unknown" in states.values() or any(refusal.problem.code == "driver-not-loaded" for refusal in plan.refusals):
+        missing = " ".join(name for name, state in states.items() if state != "loaded")
+        return warned("vfio-driver", text, f"run: modprobe -a {missing}")
+    return passed("vfio-driver", text)
+
+
+def _other_drivers(modules: KernelModules) -> Check:
+    if not (loaded := [name for name in ("nvidia", "nouveau") if name in modules.loaded]):
+        return passed("other-drivers", "neither nvidia nor nouveau is loaded")
+    names = " and ".join(loaded)
+    text = f"{names} loaded: takes GPUs that are plugged in or released"
+    return warned("other-drivers", text, f"blacklist {names} in modprobe.d, unless the host itself uses GPUs")
+
+
+def _persistence(commands: frozenset[str] | None, inventory: Inventory, plan: Plan) -> Check:
+    if commands is None:
+        return warned("persistence", "unknown: no process is visible", "mount the host's /proc under --host-root")
+    if _PERSISTENCED not in commands:
+        return passed("persistence", "no nvidia-persistenced in /proc")
+    remedy = "run: systemctl disable --now nvidia-persistenced"
+    planned = {device.address for device in plan.devices}
+    if held := [device for device in inventory.devices if device.driver == "nvidia" and device.address in planned]:
+        return failed("persistence", f"nvidia-persistenced keeps from being unbound: {_addresses(held)}", remedy)
+    return warned("persistence", "nvidia-persistenced runs, though no GPU here is for it", remedy)
+
+
+def _lockdown(text: str | None) -> Check:
+    """Binding is not restricted by it; mapping BAR0 and writing `config` are (facts/fsp-and-cc-mode.md, section 5)."""
+    if text is None:
+        return passed("lockdown", "unknown here; it does not keep VFIO from working")
+    mode = legible(text.partition("[")[2].partition("]")[0], 20)
+    if mode == "none":
+        return passed("lockdown", "none")
+    found = f"{mode or 'makes no sense'}: VFIO works, but cc-manager cannot change modes"
+    return warned("lockdown", found, "switch Secure Boot off in the firmware, if modes are to be changed here")
+
+
+# --- devices
+
+
+def _virtual_functions(inventory: Inventory) -> Check:
+    if not (with_vfs := [device for device in inventory.devices if device.vf_count]):
+        return passed("sr-iov", "no virtual functions are on")
+    text = f"virtual functions are on for {_addresses(with_vfs)}, which is left alone"
+    return failed("sr-iov", text, f"write 0 to /sys/bus/pci/devices/{with_vfs[0].address}/sriov_numvfs")
+
+
+def _d3cold(judged: Sequence[PciDevice], plan: Plan) -> Check:
+    """Some GPUs do not come back from it. facts/field-problems.md, row 20."""
+    if cold := [device for device in judged if device.power_state == "D3cold"]:
+        remedy = "write `on` to power/control of it and of its port; if it stays cold, reboot"
+        return failed("d3cold", f"without power: {_addresses(cold)}", remedy)
+    allowed = [device for device in judged if device.d3cold_allowed]
+    planned = {device.address for device in plan.devices}
+    # Bound and not in the plan: a VM has it, and nothing of it is touched.
+    if left := [device for device in allowed if device.address not in planned and device.is_on_vfio_driver]:
+        remedy = "nothing now: `vfio-manager run` or `bind` forbids it when its VM has ended"
+        return warned("d3cold", f"allowed while in use: {_addresses(left)}", remedy)
+    return passed("d3cold", f"allowed for {len(allowed)}, `bind` forbids it" if allowed else "forbidden")
+
+
+def _sys_writable(sys: Path) -> Check:
+    try:
+        is_read_only = bool(os.statvfs(sys).f_flag & os.ST_RDONLY)
+    except OSError as error:
+        return failed("sys-writable", f"/sys cannot be looked at ({error.strerror})", "mount the host's /sys")
+    if is_read_only:
+        return failed("sys-writable", "/sys is mounted read-only here", "mount the host's /sys writable")
+    if not os.access(sys / "bus/pci/drivers_probe", os.W_OK):
+        return failed("sys-writable", "no right to write /sys/bus/pci/drivers_probe", "run as root")
+    return passed("sys-writable", "yes")
+
+
+def _judged(inventory: Inventory, plan: Plan) -> tuple[PciDevice, ...]:
+    """The GPUs and NVSwitches that are to be on a VFIO driver; not those that a setting leaves out."""
+    concerned = {device.address for device in plan.devices} | {refusal.address for refusal in plan.refusals}
+    assignable = (device for device in inventory.devices if is_assignable_kind(device))
+    return tuple(device for device in assignable if device.is_on_vfio_driver or device.address in concerned)
+
+
+def _verdict(judged: Sequence[PciDevice], inventory: Inventory, plan: Plan, choice: DriverChoice) -> Check:
+    """Each device as it would be after `bind`, by its group: one member that stays behind holds up all."""
+    planned = {device.address for device in plan.devices}
+    after = {d.address: replace(d, driver=choice.of(d)) if d.address in planned else d for d in inventory.devices}
+    stuck, remedies = [], []
+    for device in judged:
+        group = inventory.group(device.iommu_group)
+        members = group.members if group else (device.address,)
+        problems = [refusal.problem for refusal in plan.refusals if refusal.address in (*members, device.address)]
+        problems = problems or list(viability_problems(group, after) if group else ())
+        stuck += [device] if problems else []
+        remedies += [p.remedy for p in problems if p.remedy and p.code not in _TOLD_ELSEWHERE]
+    if stuck:
+        text = f"{len(stuck)} of {len(judged)} cannot be given to a VM: {_addresses(stuck)}"
+        return failed("devices", text, "; ".join(dict.fromkeys(remedies)) or "mend what the other checks name")
+    to_bind = sum(device.address in planned and not device.is_on_vfio_driver for device in judged)
+    after_bind = f", {to_bind} after `vfio-manager bind`" if to_bind else ""
+    return passed("devices", f"{len(judged)} of {len(judged)} can be given to VMs{after_bind}")
+
+
+def _addresses(devices: Iterable[PciDevice]) -> str:
+    return ", ".join(str(device.address) for device in devices)
+
+
+# --- reading
+
+
+def _modules(node: Node) -> KernelModules:
+    folder = f"/lib/modules/{_read(node, '/proc/sys/kernel/osrelease')}"
+    built_in, loadable = (_listed(node, f"{folder}/{name}") for name in ("modules.builtin", "modules.dep"))
+    return KernelModules(frozenset(_names(node, "/sys/module")), built_in, loadable)
+
+
+def _commands(node: Node) -> frozenset[str] | None:
+    pids = [name for name in _names(node, "/proc") if name.isdigit()]
+    return frozenset(_read(node, f"/proc/{pid}/comm") or "" for pid in pids) if pids else None
+
+
+def _interrupt_chips(node: Node) -> Iterator[str]:
+    return (_read(node, f"/sys/kernel/irq/{irq}/chip_name") or "" for irq in _names(node, "/sys/kernel/irq"))
+
+
+def _allows_unsafe_interrupts(node: Node) -> bool:
+    modules = ("vfio_iommu_type1", "iommufd")
+    return any(node.sysfs.module_parameter(module, "allow_unsafe_interrupts") == "Y" for module in modules)
+
+
+def _listed(node: Node, path: str) -> frozenset[str] | None:
+    try:
+        with node.host.resolve(path).open(encoding="ascii", errors="replace") as file:
+            return module_names(file)
+    except (OSError, ValueError, InvalidValue):  # ValueError: a name with a null byte
+        return None
+
+
+def _names(node: Node, folder: str) -> list[str]:
+    try:
+        return os.listdir(node.host.resolve(folder))  # noqa: PTH208 - names alone
+    except (OSError, InvalidValue):
+        return []
+
+
+def _read(node: Node, path: str) -> str | None:
+    """The start of a small file; None where it cannot be read."""
+    try:
+        with node.host.resolve(path).open("rb") as file:
+            return file.read(_READ_BYTES).decode("ascii", "replace").strip()
+    except (OSError, ValueError, InvalidValue):
+        return None

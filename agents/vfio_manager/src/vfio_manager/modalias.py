@@ -45,6 +45,12 @@ class DriverChoice:
             return self._spelling(self.forced)
         return self._spelling(best_module(device.modalias, self.aliases) or DEFAULT_DRIVER)
 
+    def module_of(self, device: PciDevice) -> str:
+        """The kernel module that brings the driver of *device*."""
+        if self.forced:
+            return self.forced.replace("-", "_")
+        return best_module(device.modalias, self.aliases) or DEFAULT_DRIVER.replace("-", "_")
+
     def is_loaded(self, driver: str) -> bool:
         return driver in self.loaded
 

@@ -1,8 +1,10 @@
 """Decide which functions go to which driver. Nothing here touches the node."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from nodelib.held import HeldBy
 from nodelib.inventory import Inventory, is_in_use
 from nodelib.iommu import blocks_group
 from nodelib.nvidia import Kind, kind_of
@@ -11,7 +13,20 @@ from nodelib.problem import Problem, Refusal
 from vfio_manager.modalias import DriverChoice
 from vfio_manager.selection import targets
 from vfio_manager.settings import Settings
-from vfio_manager.steps import Bind, CheckIdle, ForbidD3cold, KeepAwake, Probe, SetDriverOverride, Step, Unbind
+from vfio_manager.steps import (
+    Bind,
+    CheckIdle,
+    ForbidD3cold,
+    KeepAwake,
+    LoadModule,
+    Probe,
+    SetDriverOverride,
+    Step,
+    Unbind,
+)
+
+NOBODY: Mapping[PciAddress, HeldBy] = MappingProxyType({})
+NO_MODULE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +45,54 @@ class Plan:
 
     devices: tuple[DevicePlan, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    modules: tuple[LoadModule, ...] = ()
+    """Before all else."""
 
     @property
-    def steps(self) -> tuple[Step, ...]:
-        return tuple(step for device in self.devices for step in device.steps)
+    def steps(self) -> tuple[LoadModule | Step, ...]:
+        return (*self.modules, *(step for device in self.devices for step in device.steps))
 
 
-def plan_bind(inventory: Inventory, settings: Settings, choice: DriverChoice) -> Plan:
-    """Steps that leave every target on its VFIO driver, awake; none for those already there."""
+def plan_bind(
+    inventory: Inventory,
+    settings: Settings,
+    choice: DriverChoice,
+    held: Mapping[PciAddress, HeldBy] = NOBODY,
+    unloadable: Mapping[str, str] = NO_MODULE,
+) -> Plan:
+    """Steps that leave every target on its VFIO driver, awake; none for those already there.
+
+    *held*: who has devices open, as far as was looked. *unloadable*: modules that would not load, and why.
+    """
     devices: list[DevicePlan] = []
     refusals: list[Refusal] = []
+    modules: set[str] = set()
     wanted = targets(inventory, settings)
     for device in wanted:
-        driver = choice.of(device)
+        driver, module = choice.of(device), choice.module_of(device)
         steps = _bind_steps(device, driver, in_use=is_in_use(inventory, device))
         if not steps:
             continue
-        problem = _why_not(device, inventory, settings)
-        if problem is None and not choice.is_loaded(driver):
-            problem = _not_loaded(driver)
+        problem = _why_not(device, inventory, settings, held)
+        if problem is None and module in unloadable:
+            problem = Problem("driver-not-loaded", unloadable[module])
         if problem:
             refusals.append(Refusal(device.address, problem))
-        else:
-            devices.append(DevicePlan(device.address, steps, _undo_steps(device)))
+            continue
+        if not choice.is_loaded(driver):
+            modules.add(module)
+        devices.append(DevicePlan(device.address, steps, _undo_steps(device)))
     refusals += _left_members(inventory, wanted)
-    return Plan(tuple(devices), tuple(refusals))
+    return Plan(tuple(devices), tuple(refusals), tuple(LoadModule(module) for module in sorted(modules)))
 
 
-def plan_release(inventory: Inventory, settings: Settings, *, probe: bool = True) -> Plan:
+def plan_release(
+    inventory: Inventory,
+    settings: Settings,
+    held: Mapping[PciAddress, HeldBy] = NOBODY,
+    *,
+    probe: bool = True,
+) -> Plan:
     """Steps that give every idle target on a VFIO driver back to the driver that the kernel chooses.
 
     Without *probe* it is left with no driver and no override.
@@ -67,7 +102,7 @@ def plan_release(inventory: Inventory, settings: Settings, *, probe: bool = True
     for device in targets(inventory, settings):
         if not device.is_on_vfio_driver or device.driver is None:
             continue
-        if problem := _why_untouched(device, inventory, settings):
+        if problem := _why_untouched(device, inventory, settings, held):
             refusals.append(Refusal(device.address, problem))
             continue
         address = device.address
@@ -114,7 +149,9 @@ def _undo_steps(device: PciDevice) -> tuple[Step, ...]:
     return (SetDriverOverride(device.address, None), back, override)
 
 
-def _why_not(device: PciDevice, inventory: Inventory, settings: Settings) -> Problem | None:
+def _why_not(
+    device: PciDevice, inventory: Inventory, settings: Settings, held: Mapping[PciAddress, HeldBy]
+) -> Problem | None:
     """Why *device* must not be bound now; None if it may."""
     if device.iommu_group is None:
         return Problem(
@@ -122,10 +159,12 @@ def _why_not(device: PciDevice, inventory: Inventory, settings: Settings) -> Pro
             "it is in no IOMMU group, and a VFIO driver refuses it (EINVAL)",
             "switch the IOMMU on in the firmware and boot with intel_iommu=on or amd_iommu=on",
         )
-    return _why_untouched(device, inventory, settings)
+    return _why_untouched(device, inventory, settings, held)
 
 
-def _why_untouched(device: PciDevice, inventory: Inventory, settings: Settings) -> Problem | None:
+def _why_untouched(
+    device: PciDevice, inventory: Inventory, settings: Settings, held: Mapping[PciAddress, HeldBy]
+) -> Problem | None:
     """Why *device* must not be taken from the driver that it is on; None if it may."""
     if device.is_locked:
         return Problem(
@@ -141,21 +180,16 @@ def _why_untouched(device: PciDevice, inventory: Inventory, settings: Settings) 
         )
     if any(same_driver(device.driver, driver) for driver in settings.protected_drivers):
         return Problem("protected-driver", f"it is on driver {device.driver}, which --protect-driver keeps")
+    by = held.get(device.address, HeldBy())
     if is_in_use(inventory, device):
-        return _in_use(device)
+        return Problem(
+            "in-use",
+            f"a virtual machine has it, or a function of its IOMMU group {device.iommu_group}, open: {by}",
+            "end that virtual machine first",
+        )
+    if by.holders:
+        return Problem("held", f"it is held by {by}, and its driver would wait for that", "end the process first")
     return None
-
-
-def _not_loaded(driver: str) -> Problem:
-    return Problem("driver-not-loaded", f"the driver {driver} is not loaded", f"run: modprobe {driver}")
-
-
-def _in_use(device: PciDevice) -> Problem:
-    return Problem(
-        "in-use",
-        f"a virtual machine has it, or a function of its IOMMU group {device.iommu_group}, open",
-        "end that virtual machine first",
-    )
 
 
 def _left_members(inventory: Inventory, wanted: Iterable[PciDevice]) -> list[Refusal]:

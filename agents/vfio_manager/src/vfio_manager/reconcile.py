@@ -2,13 +2,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nodelib.daemon import Daemon, RoundResult
-from nodelib.errors import InvalidValue
-from nodelib.inventory import Inventory
+from nodelib.errors import InvalidValue, NodeError
+from nodelib.held import HeldBy
+from nodelib.inventory import Inventory, is_in_use
+from nodelib.iommu import blocks_group
 from nodelib.metrics import Metric, MetricType
+from nodelib.modules import KernelModules
 from nodelib.node import Node
 from nodelib.nvidia import VENDOR_NVIDIA
 from nodelib.pci import PciAddress, PciDevice, same_driver
@@ -16,14 +19,15 @@ from nodelib.problem import Refusal
 from nodelib.ready_file import ReadyFile
 from nodelib.running import run_until_stopped
 from nodelib.settings import DaemonSettings
+from nodelib.steps import carry_out
 from nodelib.wakeups import Wakeups
 from vfio_manager import modalias
 from vfio_manager.apply import Failure, apply_all
 from vfio_manager.modalias import DriverChoice
-from vfio_manager.plan import Plan, plan_bind, plan_release
+from vfio_manager.plan import NO_MODULE, Plan, plan_bind, plan_release
 from vfio_manager.selection import targets
 from vfio_manager.settings import Settings
-from vfio_manager.steps import Bind
+from vfio_manager.steps import Bind, LoadModule, Unbind
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +67,7 @@ class Binder:
         self._binds = 0
         self._failures: Counter[str] = Counter()
         self._inventory = Inventory()
+        self._modules = KernelModules(node.host, node.modprobe)
         self._ready_file = ReadyFile(node.host, settings.ready_file)
 
     # --- looking
@@ -74,10 +79,21 @@ class Binder:
             raise InvalidValue(f"{unknown[0]} is no NVIDIA device of this node: see vfio-manager status")
         return inventory
 
-    def plan(self, inventory: Inventory) -> tuple[Plan, DriverChoice]:
+    def plan(self, inventory: Inventory, unloadable: Mapping[str, str] = NO_MODULE) -> tuple[Plan, DriverChoice]:
         """What `bind` would do now, and the driver chosen for each device."""
         choice = self._driver_choice()
-        return plan_bind(inventory, self._settings, choice), choice
+        plan = plan_bind(inventory, self._settings, choice, unloadable=unloadable)
+        concerned = self._in_question(inventory, plan)
+        if not concerned:
+            return plan, choice
+        # Only now, because it means a walk through all processes: a quiet round asks for nobody.
+        return plan_bind(inventory, self._settings, choice, self._node.holders(concerned), unloadable), choice
+
+    def users(self, inventory: Inventory) -> dict[PciAddress, HeldBy]:
+        """Who has each device open that is in use, or on a driver that would wait for its users."""
+        return self._node.holders(
+            d for d in inventory.devices if not d.is_bridge and (is_in_use(inventory, d) or blocks_group(d))
+        )
 
     # --- doing
 
@@ -87,6 +103,8 @@ class Binder:
 
     def _bind(self, inventory: Inventory) -> Outcome:
         plan, choice = self.plan(inventory)
+        if plan.modules:
+            plan, choice = self.plan(inventory, self._load(plan.modules))
         failures = self._apply(plan)
         inventory = self._node.scan()
         unbound = tuple(
@@ -99,7 +117,10 @@ class Binder:
 
     def release(self, *, probe: bool = True) -> Outcome:
         """Give every idle target back to the driver that the kernel chooses, or to none; and read back."""
-        plan = plan_release(self.scan(), self._settings, probe=probe)
+        inventory = self.scan()
+        plan = plan_release(inventory, self._settings, probe=probe)
+        if in_use := self._in_question(inventory, plan):
+            plan = plan_release(inventory, self._settings, self._node.holders(in_use), probe=probe)
         failures = self._apply(plan)
         released = {device.address for device in plan.devices}
         inventory = self._node.scan()
@@ -152,6 +173,22 @@ class Binder:
 
     # --- how
 
+    def _in_question(self, inventory: Inventory, plan: Plan) -> tuple[PciDevice, ...]:
+        """The devices of which it matters who has them open: those to be unbound, and those in use."""
+        addresses = {step.address for step in plan.steps if isinstance(step, Unbind)}
+        addresses |= {refusal.address for refusal in plan.refusals if refusal.problem.code == "in-use"}
+        return tuple(device for device in inventory.devices if device.address in addresses)
+
+    def _load(self, steps: Sequence[LoadModule]) -> dict[str, str]:
+        """Load the modules; those that would not, and why."""
+        refused: dict[str, str] = {}
+        for step in steps:
+            try:
+                carry_out([step], lambda step: self._modules.load(step.module), stopped=self._wakeups.stop.is_set)
+            except NodeError as error:
+                refused[step.module] = str(error)
+        return refused
+
     def _not_found(self, inventory: Inventory) -> tuple[PciAddress, ...]:
         """The devices that were asked for and are not there, not NVIDIA's, or a port."""
         nvidia = {d.address for d in inventory.devices if d.vendor == VENDOR_NVIDIA and not d.is_bridge}
@@ -179,10 +216,9 @@ class Binder:
 
     def _read_aliases(self) -> tuple[modalias.VfioAlias, ...]:
         """The VFIO aliases of the kernel that runs; none where the host's modules are not to be seen."""
-        host = self._node.host
+        path = self._node.host.resolve(f"/lib/modules/{self._modules.release()}/modules.alias")
         try:
-            release = host.resolve("/proc/sys/kernel/osrelease").read_text(encoding="ascii").strip()
-            with host.resolve(f"/lib/modules/{release}/modules.alias").open(encoding="utf-8", errors="replace") as file:
+            with path.open(encoding="utf-8", errors="replace") as file:
                 return modalias.parse_aliases(file)
         except OSError as error:
             log.debug("no modules.alias (%s); every device gets %s", error, modalias.DEFAULT_DRIVER)

@@ -1,10 +1,13 @@
 """What vfio-manager's verbs show: the same facts as a table for people and as fields for programs."""
 
+from collections.abc import Mapping
+
+from nodelib.held import HeldBy
 from nodelib.inventory import Inventory, is_in_use
 from nodelib.iommu import viability_problems
 from nodelib.nvidia import VENDOR_NVIDIA, kind_of, model_of
 from nodelib.output import Report, grouped
-from nodelib.pci import PciDevice
+from nodelib.pci import PciAddress, PciDevice
 from vfio_manager.modalias import DriverChoice
 from vfio_manager.plan import Plan
 
@@ -20,7 +23,7 @@ STATUS_COLUMNS = {
 }
 
 
-def status(inventory: Inventory, plan: Plan, choice: DriverChoice) -> Report:
+def status(inventory: Inventory, plan: Plan, choice: DriverChoice, users: Mapping[PciAddress, HeldBy]) -> Report:
     """Every NVIDIA function, and whatever shares an IOMMU group with one, as it is."""
     refused = {refusal.address: str(refusal.problem) for refusal in plan.refusals}
     planned = {device.address for device in plan.devices}
@@ -28,7 +31,13 @@ def status(inventory: Inventory, plan: Plan, choice: DriverChoice) -> Report:
     for row, device in zip(rows, inventory.devices, strict=True):
         row["state"] = _state(device, device.address in planned, device.address in refused)
         row["reason"] = refused.get(device.address)
+        row["held_by"] = [str(holder) for holder in users.get(device.address, HeldBy()).holders]
     reasons: list[tuple[object, str]] = [(refusal.address, str(refusal.problem)) for refusal in plan.refusals]
+    reasons += [
+        (device.address, f"in use: {users.get(device.address, HeldBy())}")
+        for device in inventory.devices
+        if is_in_use(inventory, device) and device.address not in refused and not device.is_bridge
+    ]
     reasons += [(address, "`vfio-manager bind` would put it on its VFIO driver") for address in sorted(planned)]
     reasons += [(fault.address, fault.reason) for fault in inventory.faults]
     return Report(tuple(rows), STATUS_COLUMNS, grouped(reasons), empty="no NVIDIA device on this node")

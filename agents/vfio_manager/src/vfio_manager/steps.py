@@ -6,6 +6,16 @@ from nodelib.pci import PciAddress
 
 
 @dataclass(frozen=True, slots=True)
+class LoadModule:
+    """Have the kernel load a VFIO driver that it has not loaded."""
+
+    module: str
+
+    def __str__(self) -> str:
+        return f"load the kernel module {self.module}"
+
+
+@dataclass(frozen=True, slots=True)
 class ForbidD3cold:
     """Keep the device from losing power altogether, which some GPUs do not come back from."""
 
