@@ -150,11 +150,20 @@ def test_the_driver_that_is_forced_goes_before_the_kernels_choice(tmp_path: Path
         ]
 
 
-def test_a_variant_driver_that_is_not_loaded_is_named_and_the_device_keeps_its_driver(bare_kernel: FakeKernel) -> None:
+def test_a_variant_driver_that_is_not_loaded_is_loaded_first(bare_kernel: FakeKernel) -> None:
     # facts/field-problems.md, row 32
     add_other_gpu(bare_kernel)
-    (reason,) = bind(bare_kernel, driver=GH200_VFIO)
-    assert reason == f"{OTHER_GPU}: the driver {GH200_VFIO} is not loaded; run: modprobe {GH200_VFIO}"
+    assert GH200_VFIO not in bare_kernel.sysfs().drivers()
+    assert bind(bare_kernel, driver=GH200_VFIO) == []
+    assert driver_of(bare_kernel, OTHER_GPU) == GH200_VFIO
+
+
+def test_a_driver_that_does_not_load_is_named_with_modprobes_words_and_the_device_keeps_its_own(
+    bare_kernel: FakeKernel,
+) -> None:
+    add_other_gpu(bare_kernel)
+    (reason,) = bind(bare_kernel, driver="ghost_vfio_pci")
+    assert reason.startswith(f"{OTHER_GPU}: could not load the kernel module ghost_vfio_pci: modprobe: FATAL: Module")
     assert driver_of(bare_kernel, OTHER_GPU) == "nvidia"
     assert bare_kernel.writes == []
 

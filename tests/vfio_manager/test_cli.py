@@ -117,12 +117,16 @@ def test_a_foreign_device_in_the_group_ends_with_1_until_it_is_allowed(kernel: F
     assert driver_of(kernel, nic) == "vfio-pci"
 
 
-def test_a_driver_that_is_not_loaded_ends_with_1_and_the_command_that_loads_it(
-    kernel: FakeKernel, capsys: Capture
-) -> None:
+def test_a_driver_that_does_not_load_ends_with_1_and_says_why(kernel: FakeKernel, capsys: Capture) -> None:
     # facts/field-problems.md, row 32
-    assert run(kernel, "bind", "--driver", "nvgrace_gpu_vfio_pci") == 1
-    assert "run: modprobe nvgrace_gpu_vfio_pci" in capsys.readouterr().err
+    assert run(kernel, "bind", "--driver", "ghost_vfio_pci") == 1
+    assert "could not load the kernel module ghost_vfio_pci" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_which_module_would_be_loaded_and_loads_none(kernel: FakeKernel, capsys: Capture) -> None:
+    assert run(kernel, "bind", "--dry-run", "--driver", "nvgrace_gpu_vfio_pci") == 0
+    assert "would load the kernel module nvgrace_gpu_vfio_pci" in capsys.readouterr().out
+    assert "nvgrace_gpu_vfio_pci" not in kernel.sysfs().drivers()
 
 
 # --- not supported on this node

@@ -94,6 +94,7 @@ def test_programs_get_every_field(bare_kernel: FakeKernel, capsys: Capture) -> N
         "power_state": "D3hot",
         "state": "to mend",
         "reason": None,
+        "held_by": [],
     }
 
 

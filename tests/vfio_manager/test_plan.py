@@ -249,7 +249,7 @@ def test_the_second_plan_is_empty_and_has_the_same_refusals(devices: tuple[PciDe
     # DESIGN, section 2: every planner's test
     first = plan(look(*devices))
     ours = {device.address: device for device in devices}
-    for step in first.steps:
+    for step in first.device_steps:
         ours[step.address] = after(ours[step.address], step)
     second = plan(look(*ours.values()))
     assert second.steps == ()
@@ -262,7 +262,7 @@ def test_no_step_is_planned_for_a_device_that_must_not_be_touched(devices: tuple
     inventory = look(*devices)
     busy = {d.iommu_group for d in devices if d.is_on_vfio_driver and d.enable}
     for planned in (plan(inventory), plan_release(inventory, Settings())):
-        for step in planned.steps:
+        for step in planned.device_steps:
             device = inventory.by_address[step.address]
             assert device.vendor == 0x10DE
             assert not device.is_bridge

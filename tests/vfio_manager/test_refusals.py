@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from nodelib.held import HeldBy, Holder
 from nodelib.inventory import Inventory
 from tests.nodelib.samples import at, audio, gpu, look, nic, nvswitch
 from vfio_manager.modalias import DriverChoice
@@ -15,7 +16,7 @@ def refused(inventory: Inventory, settings: Settings | None = None, choice: Driv
     """Address and stable code of every refusal; what is refused has no step."""
     planned = plan_bind(inventory, settings or Settings(), choice)
     codes = {str(refusal.address): refusal.problem.code for refusal in planned.refusals}
-    assert not {str(step.address) for step in planned.steps} & set(codes)
+    assert not {str(step.address) for step in planned.device_steps} & set(codes)
     return codes
 
 
@@ -77,13 +78,37 @@ def test_a_device_that_its_usual_driver_has_enabled_is_not_taken_for_one_in_a_vm
     assert refused(look(gpu("3b", 65, driver="nvidia", enable=1))) == {}
 
 
-def test_a_driver_that_is_not_loaded_is_named_with_the_command_that_loads_it() -> None:
+def test_a_driver_that_is_not_loaded_is_loaded_before_all_else() -> None:
     inventory = look(gpu("3b", 65, driver="nvidia"))
-    assert refused(inventory, choice=replace(CHOICE, loaded=frozenset({"nvidia"}))) == {
-        "0000:3b:00.0": "driver-not-loaded"
-    }
-    said = sentence(inventory, choice=replace(CHOICE, forced="nvgrace_gpu_vfio_pci"))
-    assert said.endswith("the driver nvgrace_gpu_vfio_pci is not loaded; run: modprobe nvgrace_gpu_vfio_pci")
+    planned = plan_bind(inventory, Settings(), replace(CHOICE, loaded=frozenset({"nvidia"})))
+    assert str(planned.steps[0]) == "load the kernel module vfio_pci"
+    assert planned.refusals == ()
+
+
+def test_a_driver_that_would_not_load_is_told_for_each_device_that_needs_it() -> None:
+    inventory = look(gpu("3b", 65, driver="nvidia"))
+    choice = replace(CHOICE, loaded=frozenset({"nvidia"}))
+    planned = plan_bind(inventory, Settings(), choice, unloadable={"vfio_pci": "it is blacklisted"})
+    assert (planned.steps, [str(refusal) for refusal in planned.refusals]) == ((), ["0000:3b:00.0: it is blacklisted"])
+
+
+def test_field_15_a_gpu_that_a_process_holds_is_left_alone_and_the_process_named() -> None:
+    inventory = look(gpu("3b", 65, driver="nvidia"), gpu("86", 93, driver="nvidia"))
+    held = {at("3b"): HeldBy((Holder(815, "nvidia-persiste"),))}
+    planned = plan_bind(inventory, Settings(), CHOICE, held)
+    (refusal,) = planned.refusals
+    assert str(refusal).startswith("0000:3b:00.0: it is held by nvidia-persiste (pid 815)")
+    assert {device.address for device in planned.devices} == {at("86")}
+
+
+def test_field_24_a_virtual_machine_that_has_a_gpu_open_is_named_or_said_to_be_invisible() -> None:
+    inventory = look(gpu("3b", 65, driver="vfio-pci", enable=1))
+    settings = Settings(driver="nvgrace_gpu_vfio_pci")
+    unseen = plan_bind(inventory, settings, replace(CHOICE, forced="nvgrace_gpu_vfio_pci"))
+    assert "open: its holder is not visible" in str(unseen.refusals[0])
+    held = {at("3b"): HeldBy((Holder(4711, "qemu-system-x86", "0f2c"),))}
+    seen = plan_bind(inventory, settings, replace(CHOICE, forced="nvgrace_gpu_vfio_pci"), held)
+    assert "open: qemu-system-x86 (pid 4711, pod 0f2c)" in str(seen.refusals[0])
 
 
 def test_group_n_is_not_viable_names_the_foreign_device_its_driver_and_the_way_out() -> None:
@@ -95,7 +120,7 @@ def test_group_n_is_not_viable_names_the_foreign_device_its_driver_and_the_way_o
     said = str(refusal)
     assert said.startswith("0000:3c:00.0: it is on driver mlx5_core and shares IOMMU group 65 with a GPU")
     assert said.endswith("add --allow-group-member 0000:3c:00.0")
-    assert {step.address for step in planned.steps} == {at("3b")}, "the GPU itself is bound all the same"
+    assert {device.address for device in planned.devices} == {at("3b")}, "the GPU itself is bound all the same"
 
 
 def test_a_foreign_device_that_does_no_harm_is_not_spoken_of() -> None:
@@ -136,4 +161,4 @@ def test_release_leaves_what_bind_must_not_touch_either() -> None:
         "0000:3d:00.0": "protected-driver",
         "0000:3f:00.0": "in-use",
     }
-    assert {step.address for step in planned.steps} == {at("3e")}
+    assert {device.address for device in planned.devices} == {at("3e")}

@@ -49,8 +49,13 @@ class Plan:
     """Before all else."""
 
     @property
+    def device_steps(self) -> tuple[Step, ...]:
+        return tuple(step for device in self.devices for step in device.steps)
+
+    @property
     def steps(self) -> tuple[LoadModule | Step, ...]:
-        return (*self.modules, *(step for device in self.devices for step in device.steps))
+        """All that is done, in order."""
+        return (*self.modules, *self.device_steps)
 
 
 def plan_bind(

@@ -112,7 +112,7 @@ class Binder:
         )
         self._inventory = inventory
         failed = {failure.address for failure in failures}
-        self._binds += sum(isinstance(step, Bind) and step.address not in failed for step in plan.steps)
+        self._binds += sum(isinstance(step, Bind) and step.address not in failed for step in plan.device_steps)
         return Outcome(unbound, failures, plan.refusals, self._unseen(inventory))
 
     def release(self, *, probe: bool = True) -> Outcome:
@@ -175,7 +175,7 @@ class Binder:
 
     def _in_question(self, inventory: Inventory, plan: Plan) -> tuple[PciDevice, ...]:
         """The devices of which it matters who has them open: those to be unbound, and those in use."""
-        addresses = {step.address for step in plan.steps if isinstance(step, Unbind)}
+        addresses = {step.address for step in plan.device_steps if isinstance(step, Unbind)}
         addresses |= {refusal.address for refusal in plan.refusals if refusal.problem.code == "in-use"}
         return tuple(device for device in inventory.devices if device.address in addresses)
 
