@@ -1,11 +1,14 @@
 """The command line of vfio-manager."""
 
+import contextlib
 import math
+import os
 from typing import Any
 
 import click
 
 from nodelib.errors import InvalidValue, NodeError, NotSupported
+from nodelib.events import open_poster
 from nodelib.node import Node
 from nodelib.output import echo, sentence
 from nodelib.pci import is_vfio_driver
@@ -218,13 +221,22 @@ def unbind(node: Node, dry_run: bool, **binding: Any) -> None:
     show_envvar=True,
     help="Written (under --host-root) while all is bound; empty: none.",
 )
+@click.option(
+    "--node-name",
+    envvar="NODE_NAME",
+    default="",
+    show_envvar=True,
+    help="This node's name in the cluster, for Kubernetes Events; without it none are posted.",
+)
 @daemon_options
 @log_options
-def run(node: Node, ready_file: str, daemon: DaemonSettings, **binding: Any) -> None:
+def run(node: Node, ready_file: str, node_name: str, daemon: DaemonSettings, **binding: Any) -> None:
     """Keep every GPU bound until told to stop. Stopping releases none."""
     wakeups = Wakeups()
     stop_on_signals(wakeups)
-    Binder(node, parse_settings(binding, ready_file), wakeups).run(daemon)
+    settings = parse_settings(binding, ready_file)
+    with contextlib.closing(open_poster(os.environ, node_name, "vfio-manager")) as events:
+        Binder(node, settings, wakeups, events.post).run(daemon)
 
 
 def _print_dry_run(plan: Plan) -> None:

@@ -2,11 +2,12 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nodelib.daemon import Daemon, RoundResult
 from nodelib.errors import InvalidValue, NodeError
+from nodelib.events import EventType
 from nodelib.held import HeldBy
 from nodelib.inventory import Inventory, is_in_use
 from nodelib.iommu import blocks_group
@@ -57,10 +58,23 @@ class Outcome:
         return (*map(str, self.failures), *map(str, self.refusals), *silent, *self.unseen)
 
 
+def _tell_nobody(_reason: str, _message: str, _kind: EventType) -> None:
+    """By hand, the command itself says everything."""
+
+
 class Binder:
     """Keeps a node's devices as *settings* want them."""
 
-    def __init__(self, node: Node, settings: Settings, wakeups: Wakeups | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings,
+        wakeups: Wakeups | None = None,
+        tell: Callable[[str, str, EventType], None] = _tell_nobody,
+    ) -> None:
+        """*tell* is given what an administrator must know: a reason in one word, a sentence, and how bad it is."""
+        self._tell = tell
+        self._told: frozenset[str] = frozenset()
         self._node = node
         self._settings = settings
         self._wakeups = wakeups or Wakeups()
@@ -146,6 +160,7 @@ class Binder:
             self._ready_file.retract()
             raise
         self._ready_file.tell(ready=outcome.ok)
+        self._tell_changes(outcome)
         if outcome.ok:
             bound = len(targets(self._inventory, self._settings))
             return RoundResult(ready=True, message=f"all {bound} functions are on their VFIO drivers")
@@ -172,6 +187,16 @@ class Binder:
         )
 
     # --- how
+
+    def _tell_changes(self, outcome: Outcome) -> None:
+        """An Event for each reason that is new, and one when all is well again."""
+        reasons = frozenset(outcome.reasons)
+        for reason in outcome.reasons:
+            if reason not in self._told:
+                self._tell("NotBoundToVfio", reason, EventType.WARNING)
+        if self._told and not reasons:
+            self._tell("BoundToVfio", "all devices are on their VFIO drivers again", EventType.NORMAL)
+        self._told = reasons
 
     def _in_question(self, inventory: Inventory, plan: Plan) -> tuple[PciDevice, ...]:
         """The devices of which it matters who has them open: those to be unbound, and those in use."""
