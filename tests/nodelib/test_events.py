@@ -63,6 +63,10 @@ def until_posted(api: KubeApi, *reasons: str) -> None:
     api.wait_until(lambda: [event.reason for event in api.events] == list(reasons))
 
 
+def until_there_are(api: KubeApi, count: int) -> None:
+    api.wait_until(lambda: len(api.events) == count)
+
+
 def until_asked(api: KubeApi, times: int = 1) -> None:
     """Until that many attempts were answered or cut off."""
     api.wait_until(lambda: len(api.requests) >= times)
@@ -70,6 +74,10 @@ def until_asked(api: KubeApi, times: int = 1) -> None:
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def until_warned(caplog: pytest.LogCaptureFixture, times: int = 1) -> None:
+    wait_until(lambda: len(warnings_in(caplog)) == times)
 
 
 @contextmanager
@@ -151,7 +159,7 @@ def test_what_is_remembered_is_bounded(api: KubeApi, poster: EventPoster) -> Non
     for number in range(300):
         poster.post("DeviceGone", f"{number}")
         if number % QUEUE_LENGTH == 0:  # none is dropped, which would forget it too
-            api.wait_until(lambda wanted=number: len(api.events) > wanted)  # type: ignore[misc] # bound at once
+            until_there_are(api, number + 1)
     assert len(poster._posted_at) == 256
 
 
@@ -199,10 +207,10 @@ def test_an_outage_is_logged_once_and_its_events_are_posted_afterwards(
     for number in (1, 2):
         api.stop()
         poster.post(f"First{number}", GONE)
-        wait_until(lambda wanted=number: len(warnings_in(caplog)) == wanted)  # type: ignore[misc] # bound at once
+        until_warned(caplog, number)
         poster.post(f"Second{number}", GONE)
         api.start()
-        api.wait_until(lambda wanted=number: len(api.events) == 2 * wanted)  # type: ignore[misc] # as above
+        until_there_are(api, 2 * number)
     until_posted(api, "First1", "Second1", "First2", "Second2")
     assert all(
         warning.startswith("cannot post Kubernetes Events for now, they are kept: no answer from the API server at")
@@ -258,7 +266,7 @@ def test_in_a_long_outage_the_oldest_events_are_dropped_and_counted(
 ) -> None:
     api.stop()
     poster.post("InHand", GONE)
-    wait_until(lambda: warnings_in(caplog))
+    until_warned(caplog)
     for number in range(QUEUE_LENGTH + 3):
         poster.post(f"Waiting{number}", GONE)
     assert poster.dropped == 3
@@ -271,7 +279,7 @@ def test_what_was_dropped_may_be_posted_again_at_once(
 ) -> None:
     api.stop()
     poster.post("InHand", GONE)
-    wait_until(lambda: warnings_in(caplog))
+    until_warned(caplog)
     for number in range(QUEUE_LENGTH + 1):
         poster.post(f"Waiting{number}", GONE)
     poster.post("Waiting0", GONE)
@@ -301,7 +309,7 @@ def test_closing_during_an_outage_gives_up(api: KubeApi, clock: Clock, caplog: p
     poster = EventPoster(kube, "node-1", "vfio-manager", clock=clock, first_retry_s=3600.0)
     api.stop()
     poster.post("InHand", GONE)
-    wait_until(lambda: warnings_in(caplog))
+    until_warned(caplog)
     poster.post("Waiting", GONE)
     poster.close(DEADLINE_S)
     assert posting_threads() == []
@@ -388,7 +396,7 @@ def test_a_pod_with_access_posts_to_its_api_server(tmp_path: Path, caplog: pytes
     environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": port}
     poster = open_poster(environment, "node-1", "vfio-manager", str(tmp_path))
     poster.post("DeviceGone", GONE)
-    wait_until(lambda: warnings_in(caplog))
+    until_warned(caplog)
     poster.close(DEADLINE_S)
     assert f"no answer from the API server at https://127.0.0.1:{port}" in caplog.text
 

@@ -308,7 +308,7 @@ def test_an_install_line_that_forbids_the_module_is_found_above_the_last_line(ho
         ("proc/sys/kernel/modules_disabled", "1\n", "loading modules is off until the next boot"),
         ("proc/sys/kernel/modules_disabled", "0\n", "the capability SYS_MODULE"),
         ("proc/cmdline", "quiet module_blacklist=nouveau,vhost_vsock ro\n", "remove it from module_blacklist="),
-        ("proc/cmdline", "quiet module_blacklist=nouveau,vhost ro\n", "the capability SYS_MODULE"),
+        ("proc/cmdline", "quiet module_blacklist=nouveau,vhost,vhost_vsock_test ro\n", "the capability SYS_MODULE"),
     ],
 )
 def test_what_is_not_permitted_is_explained_by_what_forbids_it(host: Host, file: str, text: str, remedy: str) -> None:

@@ -10,6 +10,8 @@ from nodelib.output import Record, Report
 COLUMNS = {"result": "RESULT", "check": "CHECK", "found": "FOUND"}
 Parameters = tuple[tuple[str, str], ...]
 """Of the kernel's command line: names and values, in order."""
+PRESENT = ("loaded", "built in")
+"""States of a kernel module that is there; the others are `loadable`, `unknown` and `absent`."""
 _IOMMU_KINDS = {"dmar": "Intel VT-d", "ivhd": "AMD-Vi", "smmu3": "Arm SMMUv3", "smmu": "Arm SMMU", "virtio": "virtio"}
 _PARAMETERS = ("iommu", "intel_iommu", "amd_iommu", "iommu.passthrough", "module_blacklist", "modprobe.blacklist")
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
@@ -71,31 +73,15 @@ def report(checks: Sequence[Check]) -> Report:
 
 def _summary(checks: Sequence[Check]) -> str:
     fails, warnings = (sum(check.outcome is outcome for check in checks) for outcome in (Outcome.FAIL, Outcome.WARN))
-    counted = f"{len(checks)} checks, {fails or 'none'} failed, {warnings} warning{'s' if warnings != 1 else ''}"
+    counted = f"{_count(len(checks), 'check')}, {fails or 'none'} failed, {_count(warnings, 'warning')}"
     return f"this node {'cannot work yet' if fails else 'can work'}: {counted}"
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 # --- what a kernel says
-
-
-@dataclass(frozen=True, slots=True)
-class KernelModules:
-    """Module names, spelt with `_`; None: the list could not be read."""
-
-    loaded: frozenset[str]
-    """Those in /sys/module."""
-    built_in: frozenset[str] | None
-    loadable: frozenset[str] | None
-
-    def state(self, name: str) -> str:
-        """`loaded`, `built in`, `loadable`, `absent` or `unknown`."""
-        for state, names in (("loaded", self.loaded), ("built in", self.built_in), ("loadable", self.loadable)):
-            if names is not None and name.replace("-", "_") in names:
-                return state
-        return "unknown" if self.built_in is None or self.loadable is None else "absent"
-
-    def is_present(self, name: str) -> bool:
-        return self.state(name) in ("loaded", "built in")
 
 
 def legible(text: str, limit: int = 60) -> str:
@@ -122,12 +108,6 @@ def off_switches(parameters: Parameters) -> tuple[str, ...]:
     """Those that switch an IOMMU off (Linux, Documentation/admin-guide/kernel-parameters.txt)."""
     names = ("iommu", "intel_iommu", "amd_iommu")
     return tuple(f"{name}={value}" for name, value in parameters if name in names and "off" in value.split(","))
-
-
-def module_names(lines: Iterable[str]) -> frozenset[str]:
-    """The modules that a modules.dep or modules.builtin lists, spelt with `_` as in /sys/module (depmod(8))."""
-    names = (line.partition(":")[0].rpartition("/")[2].partition(".ko") for line in lines)
-    return frozenset(name.replace("-", "_") for name, suffix, _ in names if name and suffix)
 
 
 def iommu_kinds(names: Iterable[str]) -> tuple[str, ...]:
@@ -161,8 +141,7 @@ def remaps_interrupts(chips: Iterable[str]) -> bool | None:
 def check_iommu(names: Sequence[str], parameters: Parameters, cpu: str, *, has_groups: bool) -> Check:
     """*names* are those in /sys/class/iommu, *cpu* is the start of /proc/cpuinfo, *has_groups* that real ones exist."""
     if names:
-        units = f"{len(names)} unit{'s' if len(names) > 1 else ''}"
-        return passed("iommu", f"{' and '.join(iommu_kinds(names))} is on, {units}")
+        return passed("iommu", f"{' and '.join(iommu_kinds(names))} is on, {_count(len(names), 'unit')}")
     if has_groups:
         text = "on, for there are groups; its kind is not in /sys/class/iommu"
         return warned("iommu", text, "if VMs do not start, look for the IOMMU in the kernel log")
@@ -194,15 +173,16 @@ def check_interrupts(chips: Iterable[str], *, are_unsafe_allowed: bool) -> Check
             return failed("interrupts", "not remapped: VFIO refuses to start a VM (EPERM)", firmware)
 
 
-def check_command_line(parameters: Parameters | None, modules: KernelModules, *, has_iommu: bool) -> Check:
+def check_command_line(parameters: Parameters | None, modules: Mapping[str, str], *, has_iommu: bool) -> Check:
+    """*modules* are those that are needed, by name (spelt with `_`), with their states."""
     if parameters is None:
         return warned("command-line", "/proc/cmdline cannot be read", "mount the host's /proc under --host-root")
     if not has_iommu and (off := off_switches(parameters)):
         return failed("command-line", f"switches the IOMMU off: {legible(' '.join(off))}", "take that out and reboot")
     refused = {part for name, value in parameters if name == "module_blacklist" for part in value.split(",")}
-    missing = [name for name in sorted(refused) if "vfio" in name and not modules.is_present(name)]
-    if missing:
-        text = f"module_blacklist keeps {legible(', '.join(missing))} from being loaded"
+    blocked = sorted(name for name, state in modules.items() if name in refused and state not in PRESENT)
+    if blocked:
+        text = f"module_blacklist keeps {', '.join(blocked)} from being loaded"
         return failed("command-line", text, "take that out and reboot")
     said = [f"{n}={v}" for n, v in parameters if n in _PARAMETERS or n.startswith("vfio")]
     return passed("command-line", legible(" ".join(said), 300) or "nothing on IOMMU and VFIO: the kernel's defaults")
@@ -231,21 +211,20 @@ def check_noiommu_mode(*, is_on: bool, has_groups: bool) -> Check:
     return failed("no-iommu-mode", "on: no device is isolated, a VM reaches all memory", remedy)
 
 
-def check_vfio_modules(modules: KernelModules) -> Check:
-    """One of the two back ends is enough.
+def check_vfio_modules(modules: Mapping[str, str]) -> Check:
+    """*modules*: the states of `vfio`, `vfio_pci` and both back ends, of which one is enough.
 
     What is loadable comes with the VFIO driver, by dependency; a back end comes only when `vfio` itself is loaded
     (MODULE_SOFTDEP in Linux, drivers/vfio/vfio_main.c).
     """
-    order = ("loaded", "built in", "loadable", "unknown", "absent")
-    backend = min(("vfio_iommu_type1", "iommufd"), key=lambda name: order.index(modules.state(name)))
-    states = {name: modules.state(name) for name in ("vfio", "vfio_pci", backend)}
+    order = (*PRESENT, "loadable", "unknown", "absent")
+    backend = min(("vfio_iommu_type1", "iommufd"), key=lambda name: order.index(modules[name]))
+    states = {name: modules[name] for name in ("vfio", "vfio_pci", backend)}
     text = ", ".join(f"{name} {state}" for name, state in states.items())
     if absent := " ".join(name for name, state in states.items() if state == "absent"):
-        remedy = f"install the package that has {absent} for the running kernel"
-        return failed("vfio-modules", text, remedy)
+        return failed("vfio-modules", text, f"install the package that has {absent} for the running kernel")
     if "unknown" in states.values():
         return warned("vfio-modules", text, "mount the host's /lib/modules under --host-root, to know them all")
-    if modules.is_present("vfio") and not modules.is_present(backend):
+    if states["vfio"] in PRESENT and states[backend] not in PRESENT:
         return warned("vfio-modules", text, f"run: modprobe {backend}")
     return passed("vfio-modules", text)

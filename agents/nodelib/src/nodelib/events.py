@@ -30,6 +30,7 @@ _MAX_MESSAGE_BYTES = 1024
 _MAX_INSTANCE_BYTES = 128
 _MAX_NAME_LENGTH = 253
 _FIRST_RETRY_S = 1.0
+_ANSWER_S = 5.0
 _LONGEST_RETRY_S = 60.0
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -254,7 +255,7 @@ def _attempt(kube: "Kube", body: Mapping[str, object]) -> "ApiError | None":
     from nodelib.kube import UNREACHABLE, ApiError
 
     try:
-        kube.post(_EVENTS, body)
+        kube.post(_EVENTS, body, _ANSWER_S)
     except ApiError as error:
         # 409: an earlier attempt arrived and only its answer did not.
         return None if error.status == 409 else error

@@ -82,8 +82,8 @@ class Kube:
     def patch(self, path: str, body: object, content_type: str = MERGE_PATCH) -> Json:
         return self._call("PATCH", path, body=body, content_type=content_type)
 
-    def post(self, path: str, body: object) -> Json:
-        return self._call("POST", path, body=body, content_type="application/json")
+    def post(self, path: str, body: object, timeout_s: float = _ANSWER_S) -> Json:
+        return self._call("POST", path, body=body, content_type="application/json", timeout_s=timeout_s)
 
     @contextmanager
     def watch(self, path: str, query: Mapping[str, str], timeout_s: float) -> Iterator["Watch"]:
@@ -97,8 +97,16 @@ class Kube:
         finally:
             response.close()
 
-    def _call(self, method: str, path: str, *, body: object = None, content_type: str | None = None) -> Json:
-        response = self._request(method, path, body=body, content_type=content_type)
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        content_type: str | None = None,
+        timeout_s: float = _ANSWER_S,
+    ) -> Json:
+        response = self._request(method, path, body=body, content_type=content_type, timeout_s=timeout_s)
         return _object(response.data, path)
 
     def _request(

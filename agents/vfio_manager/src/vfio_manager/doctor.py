@@ -5,13 +5,13 @@ said to be unknown, and is a warning where a VM may not start for it.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from nodelib.doctor import (
+    PRESENT,
     Check,
-    KernelModules,
     check_command_line,
     check_group_types,
     check_interrupts,
@@ -21,13 +21,13 @@ from nodelib.doctor import (
     failed,
     kernel_parameters,
     legible,
-    module_names,
     passed,
     warned,
 )
-from nodelib.errors import InvalidValue
+from nodelib.errors import InvalidValue, NodeError
 from nodelib.inventory import Inventory
 from nodelib.iommu import viability_problems
+from nodelib.modules import KernelModules
 from nodelib.node import Node
 from nodelib.nvidia import VENDOR_NVIDIA, Kind, is_assignable_kind, kind_of
 from nodelib.pci import PciDevice
@@ -38,6 +38,9 @@ _TOLD_ELSEWHERE = {"no-iommu", "no-iommu-group", "has-vfs", "driver-not-loaded",
 """Problems of devices that have a check, and a remedy, of their own."""
 _PERSISTENCED = "nvidia-persistenced"[:15]
 """/proc shows 15 characters of a command (proc_pid_comm(5))."""
+_NEEDED = ("vfio", "vfio_pci", "vfio_pci_core")
+_BACK_ENDS = ("vfio_iommu_type1", "iommufd")
+_FIGHT_BACK = ("nvidia", "nouveau")
 _NO_DRIVER = "no driver"
 _READ_BYTES = 65536
 
@@ -57,11 +60,14 @@ def _checks(node: Node, inventory: Inventory, plan: Plan, choice: DriverChoice) 
     iommus = sorted(_names(node, "/sys/class/iommu"))
     command_line = _read(node, "/proc/cmdline")
     parameters = None if command_line is None else kernel_parameters(command_line)
-    modules = _modules(node)
+    needed = dict.fromkeys((*_NEEDED, *(choice.module_of(device) for device in judged)))
+    modules = _module_states(node, (*needed, *_BACK_ENDS, *_FIGHT_BACK))
+    drivers = {choice.of(device): modules[choice.module_of(device)] for device in judged}
+    drivers |= {name: "loaded" for name in drivers if choice.is_loaded(name)}
     is_noiommu_on = node.sysfs.module_parameter("vfio", "enable_unsafe_noiommu_mode") == "Y"
     yield _functions(inventory)
     yield check_iommu(iommus, parameters or (), _read(node, "/proc/cpuinfo") or "", has_groups=has_groups)
-    yield check_command_line(parameters, modules, has_iommu=has_groups or bool(iommus))
+    yield check_command_line(parameters, {name: modules[name] for name in needed}, has_iommu=has_groups or bool(iommus))
     if has_groups or iommus:
         yield _iommu_groups(inventory, judged)
         types = {number: _read(node, f"/sys/kernel/iommu_groups/{number}/type") for number in groups}
@@ -70,14 +76,14 @@ def _checks(node: Node, inventory: Inventory, plan: Plan, choice: DriverChoice) 
         yield _sharing(inventory, plan, groups)
     yield check_noiommu_mode(is_on=is_noiommu_on, has_groups=has_groups)
     yield check_vfio_modules(modules)
-    yield _vfio_drivers(modules, judged, plan, choice)
+    yield _vfio_drivers(drivers)
     yield _other_drivers(modules)
-    yield _persistence(_commands(node), inventory, plan)
+    yield _persistence(_commands(node), judged)
     yield _lockdown(_read(node, "/sys/kernel/security/lockdown"))
     yield _virtual_functions(inventory)
     yield _d3cold(judged, plan)
     yield _sys_writable(node.host.root / "sys")
-    yield _verdict(judged, inventory, plan, choice)
+    yield _verdict(judged, inventory, plan, choice, drivers)
 
 
 # --- platform
@@ -122,34 +128,30 @@ def _sharing(inventory: Inventory, plan: Plan, groups: Iterable[int]) -> Check:
 # --- kernel
 
 
-def _vfio_drivers(modules: KernelModules, judged: Iterable[PciDevice], plan: Plan, choice: DriverChoice) -> Check:
-    drivers = sorted({choice.of(device) for device in judged})
-    states = {name: "loaded" if choice.is_loaded(name) else modules.state(name) for name in drivers}
-    text = ", ".join(f"{name} {state}" for name, state in states.items()) or "no device needs one"
-    if absent := " ".join(name for name, state in states.items() if state == "absent"):
+def _vfio_drivers(states: Mapping[str, str]) -> Check:
+    text = ", ".join(f"{name} {state}" for name, state in sorted(states.items())) or "no device needs one"
+    if absent := " ".join(sorted(name for name, state in states.items() if state == "absent")):
         return failed("vfio-driver", text, f"boot a kernel that has {absent}, or name another with --driver")
-    if "unknown" in states.values() or any(refusal.problem.code == "driver-not-loaded" for refusal in plan.refusals):
-        missing = " ".join(name for name, state in states.items() if state != "loaded")
-        return warned("vfio-driver", text, f"run: modprobe -a {missing}")
+    if unknown := " ".join(sorted(name for name, state in states.items() if state == "unknown")):
+        return warned("vfio-driver", text, f"run: modprobe -a {unknown}")
     return passed("vfio-driver", text)
 
 
-def _other_drivers(modules: KernelModules) -> Check:
-    if not (loaded := [name for name in ("nvidia", "nouveau") if name in modules.loaded]):
+def _other_drivers(modules: Mapping[str, str]) -> Check:
+    if not (loaded := [name for name in _FIGHT_BACK if modules[name] in PRESENT]):
         return passed("other-drivers", "neither nvidia nor nouveau is loaded")
     names = " and ".join(loaded)
     text = f"{names} loaded: takes GPUs that are plugged in or released"
     return warned("other-drivers", text, f"blacklist {names} in modprobe.d, unless the host itself uses GPUs")
 
 
-def _persistence(commands: frozenset[str] | None, inventory: Inventory, plan: Plan) -> Check:
+def _persistence(commands: frozenset[str] | None, judged: Iterable[PciDevice]) -> Check:
     if commands is None:
         return warned("persistence", "unknown: no process is visible", "mount the host's /proc under --host-root")
     if _PERSISTENCED not in commands:
         return passed("persistence", "no nvidia-persistenced in /proc")
     remedy = "run: systemctl disable --now nvidia-persistenced"
-    planned = {device.address for device in plan.devices}
-    if held := [device for device in inventory.devices if device.driver == "nvidia" and device.address in planned]:
+    if held := [device for device in judged if device.driver == "nvidia"]:
         return failed("persistence", f"nvidia-persistenced keeps from being unbound: {_addresses(held)}", remedy)
     return warned("persistence", "nvidia-persistenced runs, though no GPU here is for it", remedy)
 
@@ -208,18 +210,21 @@ def _judged(inventory: Inventory, plan: Plan) -> tuple[PciDevice, ...]:
     return tuple(device for device in assignable if device.is_on_vfio_driver or device.address in concerned)
 
 
-def _verdict(judged: Sequence[PciDevice], inventory: Inventory, plan: Plan, choice: DriverChoice) -> Check:
+def _verdict(
+    judged: Sequence[PciDevice], inventory: Inventory, plan: Plan, choice: DriverChoice, drivers: Mapping[str, str]
+) -> Check:
     """Each device as it would be after `bind`, by its group: one member that stays behind holds up all."""
     planned = {device.address for device in plan.devices}
     after = {d.address: replace(d, driver=choice.of(d)) if d.address in planned else d for d in inventory.devices}
     stuck, remedies = [], []
     for device in judged:
         group = inventory.group(device.iommu_group)
-        members = group.members if group else (device.address,)
-        problems = [refusal.problem for refusal in plan.refusals if refusal.address in (*members, device.address)]
+        members = {device.address, *(group.members if group else ())}
+        problems = [refusal.problem for refusal in plan.refusals if refusal.address in members]
         problems = problems or list(viability_problems(group, after) if group else ())
-        stuck += [device] if problems else []
-        remedies += [p.remedy for p in problems if p.remedy and p.code not in _TOLD_ELSEWHERE]
+        if problems or (device.address in planned and drivers[choice.of(device)] == "absent"):
+            stuck.append(device)
+            remedies += [p.remedy for p in problems if p.remedy and p.code not in _TOLD_ELSEWHERE]
     if stuck:
         text = f"{len(stuck)} of {len(judged)} cannot be given to a VM: {_addresses(stuck)}"
         return failed("devices", text, "; ".join(dict.fromkeys(remedies)) or "mend what the other checks name")
@@ -235,10 +240,21 @@ def _addresses(devices: Iterable[PciDevice]) -> str:
 # --- reading
 
 
-def _modules(node: Node) -> KernelModules:
-    folder = f"/lib/modules/{_read(node, '/proc/sys/kernel/osrelease')}"
-    built_in, loadable = (_listed(node, f"{folder}/{name}") for name in ("modules.builtin", "modules.dep"))
-    return KernelModules(frozenset(_names(node, "/sys/module")), built_in, loadable)
+def _module_states(node: Node, names: Iterable[str]) -> dict[str, str]:
+    modules = KernelModules(node.host, node.modprobe)
+    return {name: _module_state(modules, name) for name in names}
+
+
+def _module_state(modules: KernelModules, name: str) -> str:
+    states = {"loaded": modules.is_loaded, "built in": modules.is_builtin, "loadable": modules.is_present}
+    otherwise = "absent"
+    for state, is_so in states.items():
+        try:
+            if is_so(name):
+                return state
+        except (NodeError, OSError, ValueError):  # ValueError: a release with a null byte is no path
+            otherwise = "unknown"
+    return otherwise
 
 
 def _commands(node: Node) -> frozenset[str] | None:
@@ -253,14 +269,6 @@ def _interrupt_chips(node: Node) -> Iterator[str]:
 def _allows_unsafe_interrupts(node: Node) -> bool:
     modules = ("vfio_iommu_type1", "iommufd")
     return any(node.sysfs.module_parameter(module, "allow_unsafe_interrupts") == "Y" for module in modules)
-
-
-def _listed(node: Node, path: str) -> frozenset[str] | None:
-    try:
-        with node.host.resolve(path).open(encoding="ascii", errors="replace") as file:
-            return module_names(file)
-    except (OSError, ValueError, InvalidValue):  # ValueError: a name with a null byte
-        return None
 
 
 def _names(node: Node, folder: str) -> list[str]:
