@@ -17,10 +17,9 @@ from cc_manager.reconcile import Reconciler
 from cc_manager.setter import ModeSetter
 from cc_manager.settings import Settings
 from nodelib.kube import ApiAccess, Kube
-from nodelib.nvidia import Kind, is_assignable_kind, kind_of
 from nodelib.node import Node
+from nodelib.nvidia import Kind, is_assignable_kind, kind_of
 from nodelib.pci import PciAddress
-from nodelib.settings import DaemonSettings
 from nodelib.slow_reads import SlowReader
 from nodelib.sysfs import Sysfs
 from nodelib.wakeups import Wakeups
@@ -29,7 +28,7 @@ from tests.fakes.kernel import FakeKernel, Hardware
 from tests.fakes.kube_api import KubeApi
 from tests.fakes.kube_record import NodeState
 from tests.fakes.parts import gpu, nvswitch
-from tests.fakes.polling import until
+from tests.fakes.topologies import Drivers, build
 
 NODE_NAME = "node-1"
 MODE_REGISTERS = {Chip.GH100: 0x1182CC, Chip.NVSWITCH_GEN3: 0x28C50}
@@ -71,7 +70,8 @@ class SharedTime:
 class CcNode:
     """The node. `close` (or leaving it) fails the test if the kernel or a device has a complaint.
 
-    *hardware* replaces the default, which is *gpus* and *switches* with an IOMMU group each, on *driver*. Without
+    *topology* (a name) or *hardware* replaces the default, which is *gpus* and *switches* with an IOMMU group each;
+    all are on *driver*. Without
     *awake* the devices sleep, as vfio-pci leaves idle ones. Whoever
     tests a device that hangs takes less than the time within which others answer on a loaded machine. *real_time*: for
     the command line, which brings its own clock.
@@ -83,6 +83,7 @@ class CcNode:
         *,
         gpus: int = 2,
         switches: int = 0,
+        topology: str = "",
         hardware: tuple[Hardware, ...] | None = None,
         driver: str | None = "vfio-pci",
         labels: Mapping[str, str] | None = None,
@@ -94,11 +95,14 @@ class CcNode:
     ) -> None:
         self._stack = contextlib.ExitStack()
         self.time = SharedTime()
-        self.kernel = self._stack.enter_context(FakeKernel(root / "host"))
+        if topology:
+            self.kernel = self._stack.enter_context(build(topology, root / "host", drivers=Drivers(driver, driver)))
+        else:
+            self.kernel = self._stack.enter_context(FakeKernel(root / "host"))
+            for function in hardware or _functions(gpus, switches):
+                self.kernel.add_device(function, driver=driver)
         if has_tee:
             self.kernel.set_module_parameter("kvm_amd", "sev_snp", "Y")
-        for function in hardware or _functions(gpus, switches):
-            self.kernel.add_device(function, driver=driver)
         sysfs = Sysfs(self.kernel.host, self.kernel.writer(), SlowReader(answer_within_s))
         self._stack.callback(sysfs.close)
         self.node = Node(self.kernel.host, sysfs, self.kernel.uevents)
@@ -239,36 +243,6 @@ class CcNode:
             device.knobs.update({45: int(wanted.is_ppcie), 10: 2 if mode == "on" and device.chip is Chip.GH100 else 0})
             device.reset()
         self.time.sleep(1.0)
-
-
-class RunningManager:
-    """The whole daemon in a thread: rounds, label watch and lock, until it is left."""
-
-    def __init__(self, node: CcNode, *, interval_s: float = 60.0, settings: Settings = QUICK) -> None:
-        self.wakeups = Wakeups()
-        self._failures: list[Exception] = []
-        self._reconciler = node.manager(settings, self.wakeups)
-        self._daemon = DaemonSettings(interval_s=interval_s, listen="")
-        self._thread = threading.Thread(target=self._run, name="cc-manager")
-
-    def _run(self) -> None:
-        try:
-            self._reconciler.run(self._daemon)
-        except Exception as error:  # noqa: BLE001 - told to the test, which is in another thread
-            self._failures.append(error)
-
-    @property
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.wakeups.request_stop()
-        until(lambda: not self._thread.is_alive())
-        assert not self._failures, f"the daemon ended with {self._failures[0]!r}"
 
 
 class Crash(BaseException):

@@ -133,7 +133,7 @@ def test_lockdown_that_forbids_switching_memory_decoding_on_is_named(without_dec
 def test_field_24_a_device_that_a_vm_has_open_is_not_touched(node: CcNode, wake: bool) -> None:
     with node.kernel.start_vm(GPU):
         node.kernel.writes.clear()
-        with pytest.raises(DeviceBusy, match="0000:1b:00.0: a virtual machine has it open"):
+        with pytest.raises(DeviceBusy, match=r"0000:1b:00\.0: a virtual machine has it open"):
             open_it(node, wake=wake)
         assert (node.kernel.writes, node.accesses) == ([], [0, 0])
 
@@ -142,7 +142,7 @@ def test_a_device_is_in_use_as_soon_as_another_of_its_group_is(tmp_path: Path) -
     with CcNode(tmp_path, hardware=(gpu(str(GPU), group=10), gpu(str(NEIGHBOUR), group=10))) as node:
         with (
             node.kernel.start_vm(NEIGHBOUR),
-            pytest.raises(DeviceBusy, match="0000:1b:00.0: a virtual machine has 0000:1c:00.0 open"),
+            pytest.raises(DeviceBusy, match=r"0000:1b:00\.0: a virtual machine has 0000:1c:00\.0 open"),
         ):
             open_it(node)
         assert node.accesses == [0, 0]
@@ -179,7 +179,7 @@ def test_field_19_kernel_lockdown_is_named_with_the_remedy(node: CcNode, mode: s
 
 def test_a_device_that_left_sysfs_is_gone(node: CcNode) -> None:
     node.kernel.unplug(GPU)
-    with pytest.raises(DeviceGone, match="0000:1b:00.0: the device left the bus"):
+    with pytest.raises(DeviceGone, match=r"0000:1b:00\.0: the device left the bus"):
         open_it(node)
 
 

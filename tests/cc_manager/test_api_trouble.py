@@ -10,7 +10,8 @@ from cc_manager import labels
 from cc_manager.kube_node import KubeNode
 from cc_manager.reconcile import Reconciler
 from nodelib.kube import ApiAccess, ApiError, Kube
-from tests.cc_manager.simulated import CcNode, RunningManager
+from tests.cc_manager.running import RunningManager
+from tests.cc_manager.simulated import CcNode
 from tests.fakes.kube_faults import Drop, Fault, Refuse
 from tests.fakes.kube_rest import Target
 from tests.fakes.polling import until

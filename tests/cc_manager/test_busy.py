@@ -10,7 +10,8 @@ import pytest
 from cc_manager import labels
 from cc_manager.settings import WhenBusy
 from nodelib.pci import PciAddress
-from tests.cc_manager.simulated import QUICK, Crash, CcNode, RunningManager
+from tests.cc_manager.running import RunningManager
+from tests.cc_manager.simulated import QUICK, CcNode, Crash
 from tests.fakes.parts import gpu
 from tests.fakes.polling import until
 

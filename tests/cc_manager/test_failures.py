@@ -170,8 +170,8 @@ def test_a_change_makes_about_as_many_accesses_as_the_test_before_tries(node: Cc
 
 
 def test_a_reset_that_does_not_end_is_given_up_and_the_device_is_left_alone(tmp_path: Path) -> None:
-    with CcNode(tmp_path, gpus=DEVICES, labels={labels.MODE: "off"}, answer_within_s=0.5) as node:
-        manager = node.manager(replace(QUICK, reset_timeout_s=0.3))
+    with CcNode(tmp_path, gpus=DEVICES, labels={labels.MODE: "off"}, answer_within_s=1.0) as node:
+        manager = node.manager(replace(QUICK, reset_timeout_s=1.5))
         assert manager.round().ready
         hung = node.addresses[1]
         node.kernel.faults.hang.add((hung, "reset"))

@@ -1,23 +1,17 @@
-"""The node object in the API server: read, patched and watched, and where the API server is."""
+"""The node object in the API server: read and patched, and what can go wrong with that."""
 
 import contextlib
-import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cc_manager import labels
-from cc_manager.kube_node import KubeNode, open_kube
+from cc_manager.kube_node import KubeNode
 from cc_manager.labels import NodeView
 from cc_manager.mode import CcMode
-from nodelib.errors import InvalidValue, NotSupported
 from nodelib.kube import ApiAccess, ApiError, Kube
 from tests.fakes.kube_api import KubeApi
-from tests.fakes.kube_faults import Fault, Garble
-from tests.fakes.kube_rest import Target
-from tests.fakes.polling import until
 
 SAID = labels.succeeded(CcMode.ON, "{}", 2)
 
@@ -44,32 +38,6 @@ def connected(
 def kube_node(api: KubeApi) -> Iterator[KubeNode]:
     with connected(api) as kube_node:
         yield kube_node
-
-
-class Watching:
-    """A watch in a thread of its own, as the daemon has one; `changes` counts what it told."""
-
-    def __init__(self, kube_node: KubeNode) -> None:
-        self.changes = 0
-        self._kube_node = kube_node
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=kube_node.watch, args=(self._count, self._stop), name="watch")
-
-    def _count(self, reason: str) -> None:
-        assert reason == "labels of node node-1"
-        self.changes += 1
-
-    def __enter__(self) -> "Watching":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._kube_node.stop_watching()
-        until(lambda: not self._thread.is_alive())
-
-
-# --- read and patched
 
 
 def test_the_nodes_labels_and_annotations_are_read(api: KubeApi, kube_node: KubeNode) -> None:
@@ -132,7 +100,7 @@ def test_a_refusal_is_one_sentence_with_the_servers_own_words(
 def test_a_right_that_is_missing_is_named(api: KubeApi, kube_node: KubeNode) -> None:
     view = kube_node.view()
     api.allow.discard(("patch", "nodes"))
-    with pytest.raises(ApiError, match='refused PATCH .*: 403 .*cannot patch resource "nodes"'):
+    with pytest.raises(ApiError, match=r'refused PATCH .*: 403 .*cannot patch resource "nodes"'):
         kube_node.publish(SAID, view)
 
 
@@ -167,7 +135,7 @@ def test_a_connection_that_drops_is_told_and_a_patch_can_be_repeated(
 )
 def test_an_answer_that_is_no_node_is_told(api: KubeApi, kube_node: KubeNode, body: bytes) -> None:
     api.faults.garble(body)
-    with pytest.raises(ApiError, match="the API server('s answer|\\ answered)") as told:
+    with pytest.raises(ApiError, match=r"the API server('s answer| answered)") as told:
         kube_node.view()
     assert "\n" not in str(told.value)
     assert kube_node.view().labels == {"zone": "a"}
@@ -188,191 +156,3 @@ def test_field_27_a_token_that_was_changed_is_read_anew(api: KubeApi, tmp_path: 
             kube_node.view()
         token.write_text("second-token\n")
         assert kube_node.view().labels == {"zone": "a"}
-
-
-# --- watched
-
-
-def test_a_change_is_told_and_what_is_known_already_is_not(api: KubeApi, kube_node: KubeNode) -> None:
-    view = kube_node.view()
-    with Watching(kube_node) as watching:
-        api.wait_until(lambda: api.open_watches == 1)
-        kube_node.publish(SAID, view)
-        api.send_bookmarks()
-        assert watching.changes <= 1  # the event may be quicker than the answer to the patch
-        before = watching.changes
-        api.set_label(labels.MODE, "off")
-        until(lambda: watching.changes == before + 1)
-    api.wait_until(lambda: api.open_watches == 0)
-
-
-def test_a_label_that_was_set_before_the_watch_began_is_told(api: KubeApi, kube_node: KubeNode) -> None:
-    kube_node.view()
-    api.set_label(labels.MODE, "off")
-    with Watching(kube_node) as watching:
-        until(lambda: watching.changes == 1)
-
-
-def test_only_our_node_is_listed_and_watched(api: KubeApi, kube_node: KubeNode) -> None:
-    with Watching(kube_node):
-        api.wait_until(lambda: api.open_watches == 1)
-    selectors = {r.verb: r.query["fieldSelector"] for r in api.requests if r.verb in ("list", "watch")}
-    assert selectors == dict.fromkeys(("list", "watch"), "metadata.name=node-1")
-
-
-def test_a_watch_that_the_server_ends_goes_on_from_where_it_was(api: KubeApi, kube_node: KubeNode) -> None:
-    kube_node.view()
-    api.faults.garble(b"", verb="watch")  # a watch without an event, ended by the server
-    with Watching(kube_node) as watching:
-        api.wait_until(lambda: api.open_watches == 1)
-        api.set_label(labels.MODE, "off")
-        until(lambda: watching.changes == 1)
-    assert [r.verb for r in api.requests].count("list") == 1
-
-
-EXPIRED = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "message": "too old resource version"}}
-TROUBLES = {
-    "410 in the stream": json.dumps(EXPIRED).encode() + b"\n",
-    "another error in the stream": b'{"type": "ERROR", "object": {"code": 500, "message": "etcd"}}\n',
-    "an error without a code": b'{"type": "ERROR", "object": {}}\n',
-    "an event without an object": b'{"type": "MODIFIED"}\n',
-    "an object without metadata": b'{"type": "MODIFIED", "object": {}}\n',
-    "no JSON": b"<html>\n",
-}
-
-
-@pytest.mark.parametrize("body", TROUBLES.values(), ids=TROUBLES.keys())
-def test_field_27_what_is_wrong_with_a_watch_does_not_end_it(api: KubeApi, kube_node: KubeNode, body: bytes) -> None:
-    kube_node.view()
-    api.faults.garble(body, verb="watch")
-    with Watching(kube_node) as watching:
-        api.wait_until(lambda: api.open_watches == 1)
-        api.set_label(labels.MODE, "off")
-        until(lambda: watching.changes == 1)
-    assert [r.verb for r in api.requests].count("list") == 2, "after an error the node is listed anew"
-
-
-def test_field_27_a_version_that_the_server_has_forgotten_is_listed_anew(api: KubeApi, kube_node: KubeNode) -> None:
-    kube_node.view()
-    ended: list[str] = []
-
-    def end_the_first_and_forget(target: Target) -> Fault | None:
-        if target.verb != "watch" or ended:
-            return None
-        ended.append(target.verb)
-        api.compact()
-        return Garble(b"")
-
-    api.faults.choose = end_the_first_and_forget
-    with Watching(kube_node) as watching:
-        api.wait_until(lambda: api.open_watches == 1)
-        api.set_label(labels.MODE, "off")
-        until(lambda: watching.changes == 1)
-    assert [r.verb for r in api.requests if r.verb != "get"][:4] == ["list", "watch", "watch", "list"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [b'{"metadata": {}, "items": [5]}', b'{"metadata": {}, "items": [{}]}', b'{"items": {"a": 1}}', b"{}", b"[]"],
-)
-def test_field_27_a_list_that_makes_no_sense_does_not_end_the_watch(
-    api: KubeApi, kube_node: KubeNode, body: bytes
-) -> None:
-    kube_node.view()
-    api.faults.garble(body, verb="list")
-    with Watching(kube_node) as watching:
-        api.wait_until(lambda: api.open_watches == 1)
-        api.set_label(labels.MODE, "off")
-        until(lambda: watching.changes >= 1)
-
-
-def test_field_27_the_watch_survives_an_api_server_that_is_away_for_a_while(api: KubeApi, kube_node: KubeNode) -> None:
-    kube_node.view()
-    with Watching(kube_node) as watching:
-        api.wait_until(lambda: api.open_watches == 1)
-        api.stop()
-        api.set_label(labels.MODE, "off")
-        api.start()
-        until(lambda: watching.changes == 1)
-
-
-def test_a_server_that_asks_for_patience_gets_it(
-    api: KubeApi, kube_node: KubeNode, caplog: pytest.LogCaptureFixture
-) -> None:
-    api.faults.refuse(429, retry_after_s=120, verb="list")
-    with Watching(kube_node):
-        until(lambda: bool(caplog.records))
-    (record,) = caplog.records
-    assert "429 the server is told to refuse this request; the label is watched again in 120 s" in record.getMessage()
-
-
-def test_a_right_to_watch_that_is_missing_is_asked_for_ever_more_rarely(
-    api: KubeApi, caplog: pytest.LogCaptureFixture
-) -> None:
-    api.allow.discard(("watch", "nodes"))
-    with connected(api, retry_s=(0.01, 0.02, 60.0)) as kube_node, Watching(kube_node):
-        until(lambda: len(caplog.records) == 3)
-    pauses = [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
-    assert pauses == ["0.01 s", "0.02 s", "60 s"]
-
-
-# --- where it is
-
-
-def test_a_kubeconfig_leads_to_the_server(api: KubeApi, tmp_path: Path) -> None:
-    path = tmp_path / "kubeconfig"
-    path.write_text(kubeconfig(server=api.url, token=api.token))
-    kube = open_kube(str(path))
-    with contextlib.closing(kube):
-        assert KubeNode(kube, "node-1").view().labels == {"zone": "a"}
-
-
-def kubeconfig(**cluster_and_token: object) -> str:
-    token = cluster_and_token.pop("token", "t")
-    return json.dumps(
-        {
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [{"name": "c", "cluster": cluster_and_token}],
-            "users": [{"name": "u", "user": {"token": token}}],
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "hello",
-        "[1]",
-        "a: [}",
-        "\tx",
-        "a: b",
-        '{"current-context": "c", "contexts": null}',
-        '{"current-context": "c", "contexts": [1]}',
-        kubeconfig(),
-        kubeconfig(server=5),
-        kubeconfig(server="nonsense"),
-        kubeconfig(**{"server": "https://x", "certificate-authority": "/not/there"}),
-    ],
-)
-def test_a_kubeconfig_that_cannot_be_used_is_told_in_one_sentence(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "kubeconfig"
-    path.write_text(content)
-    with pytest.raises(InvalidValue) as told:
-        open_kube(str(path))
-    assert str(told.value).startswith(f"kubeconfig {path} cannot be used: ")
-    assert "\n" not in str(told.value)
-
-
-def test_a_kubeconfig_that_is_not_there_or_no_text_is_told(tmp_path: Path) -> None:
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name in ("absent", "binary", "."):
-        with pytest.raises(InvalidValue, match="cannot be used: "):
-            open_kube(str(tmp_path / name))
-
-
-def test_outside_of_a_pod_and_without_a_kubeconfig_it_is_said_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(NotSupported, match="not in a pod with a service account: give --kubeconfig"):
-        open_kube(None)

@@ -1,7 +1,6 @@
 """Only one process of a node changes modes."""
 
 import contextlib
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +32,10 @@ def held_by_another_process(path: Path) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -67,11 +70,11 @@ def test_it_can_be_held_again_after_its_end_whatever_ended_it(path: Path) -> Non
 
 def test_being_refused_leaves_no_descriptor_open(path: Path) -> None:
     with mode_lock(path):
-        before = os.listdir("/proc/self/fd")
+        before = open_descriptors()
         for _ in range(3):
             with pytest.raises(NodeError), mode_lock(path):
                 pytest.fail("two held the lock")
-        assert os.listdir("/proc/self/fd") == before
+        assert open_descriptors() == before
 
 
 def test_where_the_folder_cannot_be_made_the_message_says_so(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The daemon's rounds: from the label to the hardware and back to the labels."""
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,9 @@ import pytest
 
 from cc_manager import labels
 from cc_manager.mode import CcMode
-from nodelib.errors import NodeError
 from nodelib.pci import PciAddress
-from nodelib.settings import DaemonSettings
-from tests.cc_manager.simulated import QUICK, CcNode, RunningManager
+from tests.cc_manager.simulated import QUICK, CcNode
 from tests.fakes.parts import other
-from tests.fakes.polling import until
 
 READY_FILE = "run/nvidia/validations/.cc-manager-ctr-ready"
 OURS = {labels.STATE, labels.READY, labels.MESSAGE, labels.DEVICES}
@@ -278,68 +274,7 @@ def test_another_ready_file_can_be_named_or_none(node: CcNode) -> None:
     assert not ready_file(node).exists()
 
 
-# --- the whole daemon
-
-
-def test_the_daemon_follows_the_label_and_its_ready_file_goes_with_it(node: CcNode) -> None:
-    with RunningManager(node):
-        node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == "on")
-        until(ready_file(node).exists)
-        node.want("off")
-        node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == "off")
-        node.assert_all_in("off")
-    assert not ready_file(node).exists()
-    node.assert_says("off")
-
-
-def test_a_label_that_changes_while_the_change_is_under_way_is_picked_up(node: CcNode) -> None:
-    is_resetting, may_go_on = threading.Event(), threading.Event()
-
-    def hold(path: str, value: str) -> None:
-        if path.endswith("/reset"):
-            is_resetting.set()
-            assert may_go_on.wait(20)
-
-    node.want("off")
-    with RunningManager(node):
-        node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == "off")
-        node.kernel.faults.before_write = hold
-        node.want("on")
-        assert is_resetting.wait(20)
-        node.want("ppcie")
-        may_go_on.set()
-        node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == "ppcie")
-    node.assert_all_in("ppcie")
-    assert node.api.history_of_labels(labels.STATE) == [None, "off", "on", "ppcie"]
-
-
-def test_field_29_a_label_that_is_touched_after_a_failure_is_tried_at_once(node: CcNode) -> None:
-    """No timer comes to help: a wrong label is not tried again by itself, and the interval is a minute."""
-    node.want("yes")
-    with RunningManager(node):
-        node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == "failed")
-        node.want(None)
-        node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == "on")
-    node.assert_says("on")
-
-
-def test_a_device_that_comes_to_the_bus_is_brought_to_the_mode(node: CcNode) -> None:
-    new = node.addresses[1]
-    node.kernel.unplug(new)
-    with RunningManager(node):
-        node.api.wait_until(lambda: node.api.annotations.get(labels.MESSAGE) == "2 devices verified in mode on")
-        node.devices[new].gone = False
-        node.kernel.plug_back(new)
-        node.api.wait_until(lambda: node.api.annotations[labels.MESSAGE] == "3 devices verified in mode on")
-    node.assert_all_in("on")
-
-
-def test_a_second_daemon_on_the_node_is_refused(node: CcNode) -> None:
-    with RunningManager(node):
-        node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == "on")
-        second = node.manager()
-        with pytest.raises(NodeError, match="another cc-manager on this node holds"):
-            second.run(DaemonSettings(interval_s=60.0, listen=""))
+# --- metrics
 
 
 def test_field_38_a_failed_change_is_counted(node: CcNode) -> None:

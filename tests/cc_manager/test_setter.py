@@ -50,7 +50,7 @@ def test_looking_changes_nothing(node: CcNode) -> None:
 
 
 def test_what_failed_is_told_device_by_device(node: CcNode) -> None:
-    refused, stubborn = node.addresses[1:]
+    stubborn = node.addresses[2]
     node.devices[stubborn].faults.keeps_old_mode = True
     outcome = node.setter().set(CcMode.ON)
     assert not outcome.ok

@@ -11,7 +11,6 @@ from cc_manager.errors import UnsupportedDevice
 from nodelib.nvidia import Kind, is_assignable_kind, kind_of
 from nodelib.pci import PciAddress, PciDevice
 from tests.fakes.gpu import Chip, EmulatedDevice
-from tests.fakes.kernel import Refused
 from tests.fakes.kube_api import KubeApi
 from tests.fakes.kubelet import Kubelet
 from tests.fakes.topologies import build
@@ -56,7 +55,9 @@ class SimulatedNode:
         """What mapping `resource0` gives here; the kernel's refusals come as they come from mmap."""
         try:
             words = self.kernel.map_bar0(path)
-        except Refused as error:
+        except FileNotFoundError:
+            raise
+        except OSError as error:
             raise MapError(error.errno, error.strerror, str(path)) from error
         yield words
 

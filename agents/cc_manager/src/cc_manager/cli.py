@@ -110,6 +110,8 @@ def set_mode(ctx: click.Context, /, node: Node, mode: str, settings: Settings, o
             log.info("waiting: %s", "; ".join(outcome.reasons))
             time.sleep(_BUSY_POLL_S)
             outcome = setter.set(CcMode(mode))
+    if not outcome.observations:
+        raise NotSupported("no NVIDIA GPU on this node")
     echo(report.status(outcome.observations), output)
     _raise_unless_done(outcome)
 

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cc_manager import labels
 from cc_manager.host import boot_id, has_tee
@@ -35,7 +35,6 @@ class _Counts:
     transitions: int = 0
     failures: int = 0
     observations: tuple[Observation, ...] = ()
-    durations_s: list[float] = field(default_factory=list)
 
 
 class Reconciler:

@@ -24,6 +24,4 @@ class Settings:
     default_mode: CcMode = CcMode.ON
     when_busy: WhenBusy = WhenBusy.WAIT
     reset_timeout_s: float = 60.0
-    boot_timeout_s: float | None = None
-    """None: the limit of each chip."""
     ready_file: str = READY_FILE

@@ -152,7 +152,7 @@ def _persistence(commands: frozenset[str] | None, judged: Iterable[PciDevice]) -
         return passed("persistence", "no nvidia-persistenced in /proc")
     remedy = "run: systemctl disable --now nvidia-persistenced"
     if held := [device for device in judged if device.driver == "nvidia"]:
-        return failed("persistence", f"nvidia-persistenced keeps from being unbound: {_addresses(held)}", remedy)
+        return failed("persistence", f"nvidia-persistenced would make unbinding hang: {_addresses(held)}", remedy)
     return warned("persistence", "nvidia-persistenced runs, though no GPU here is for it", remedy)
 
 
