@@ -9,9 +9,11 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from nodelib import write_attribute
 from nodelib.errors import DeviceHung
@@ -119,13 +121,11 @@ class _Child:
             return ""
         with suppress(BrokenPipeError):
             stdin.write(line)
-        poll = select.poll()
-        poll.register(stdout, select.POLLIN)
-        if not poll.poll(timeout_s * 1000):
+        answer = _read_line(stdout, timeout_s)
+        if answer is None:
             self._is_killed = True
             self._process.kill()
-            return None
-        return stdout.read(16).decode().strip()
+        return answer
 
     def wait(self, timeout_s: float) -> None:
         """Wait for a process that was killed and that the kernel has let go of."""
@@ -144,3 +144,19 @@ class _Child:
         for pipe in (self._process.stdin, self._process.stdout) if self._process else ():
             if pipe:
                 pipe.close()
+
+
+def _read_line(pipe: IO[bytes], timeout_s: float) -> str | None:
+    """The next line of *pipe* without its end; None if it does not come in time, empty if the pipe ends first."""
+    deadline = time.monotonic() + timeout_s
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    line = b""
+    while not line.endswith(b"\n"):
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            return None
+        byte = pipe.read(1)
+        if not byte:
+            return ""
+        line += byte
+    return line.decode().strip()

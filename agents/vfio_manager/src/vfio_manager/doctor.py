@@ -145,11 +145,12 @@ def _other_drivers(modules: Mapping[str, str]) -> Check:
     return warned("other-drivers", text, f"blacklist {names} in modprobe.d, unless the host itself uses GPUs")
 
 
-def _persistence(commands: frozenset[str] | None, judged: Iterable[PciDevice]) -> Check:
-    if commands is None:
-        return warned("persistence", "unknown: no process is visible", "mount the host's /proc under --host-root")
+def _persistence(commands: frozenset[str], judged: Iterable[PciDevice]) -> Check:
     if _PERSISTENCED not in commands:
-        return passed("persistence", "no nvidia-persistenced in /proc")
+        if "kthreadd" in commands:  # which every host has, and no container's own /proc
+            return passed("persistence", "no nvidia-persistenced in /proc")
+        remedy = "mount the host's /proc under --host-root, and share its process ids (hostPID)"
+        return warned("persistence", "unknown: the host's processes are not to be seen", remedy)
     remedy = "run: systemctl disable --now nvidia-persistenced"
     if held := [device for device in judged if device.driver == "nvidia"]:
         return failed("persistence", f"nvidia-persistenced would make unbinding hang: {_addresses(held)}", remedy)
@@ -257,9 +258,8 @@ def _module_state(modules: KernelModules, name: str) -> str:
     return otherwise
 
 
-def _commands(node: Node) -> frozenset[str] | None:
-    pids = [name for name in _names(node, "/proc") if name.isdigit()]
-    return frozenset(_read(node, f"/proc/{pid}/comm") or "" for pid in pids) if pids else None
+def _commands(node: Node) -> frozenset[str]:
+    return frozenset(_read(node, f"/proc/{name}/comm") or "" for name in _names(node, "/proc") if name.isdigit())
 
 
 def _interrupt_chips(node: Node) -> Iterator[str]:
