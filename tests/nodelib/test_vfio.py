@@ -204,4 +204,4 @@ def test_a_gpu_in_no_group_is_reported_with_the_remedy() -> None:
     ((found, problem),) = without_group(inventory)
     assert found == device
     assert problem.code == "no-iommu"
-    assert "intel_iommu=on or amd_iommu=on" in problem.remedy
+    assert "on Intel boot with intel_iommu=on" in problem.remedy

@@ -1,8 +1,6 @@
 """What every test of vfio-manager begins with."""
 
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +8,6 @@ import pytest
 
 from tests.fakes.kernel import FakeKernel
 from tests.vfio_manager.builders import add_card, add_other_gpu
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    """In memory where the machine has room there: a simulated node is hundreds of files, most of a test's time."""
-    memory = "/dev/shm"
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        yield Path(folder)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from nodelib.cli import run_command
 from nodelib.pci import PciAddress
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.parts import CLASS_NIC, CLASS_PORT, MELLANOX, gpu, nvswitch, other
-from tests.vfio_manager.builders import AUDIO, GPU, OTHER_GPU, driver_of, shown
+from tests.vfio_manager.builders import AUDIO, GPU, OTHER_GPU, add_other_gpu, driver_of, shown
 from vfio_manager.cli import cli
 
 Capture = pytest.CaptureFixture[str]
@@ -97,6 +97,14 @@ def test_a_bind_of_which_nothing_came_does_not_end_with_0(kernel: FakeKernel, ca
     assert error.startswith(f"error: not everything was done:\n{GPU}: the kernel refused the write to ")
     assert "Traceback" not in captured.err
     assert driver_of(kernel, OTHER_GPU) == "vfio-pci"
+
+
+def test_the_deadline_of_an_unbind_is_the_users_to_set(bare_kernel: FakeKernel, capsys: Capture) -> None:
+    # facts/field-problems.md, row 15
+    add_other_gpu(bare_kernel)
+    with bare_kernel.in_use(OTHER_GPU):
+        assert run(bare_kernel, "bind", "--unbind-timeout", "0.3") == 1
+    assert "nvidia/unbind within 0.3 s" in capsys.readouterr().err
 
 
 def test_an_unbind_of_a_device_that_a_vm_has_open_ends_with_1_and_names_it(kernel: FakeKernel, capsys: Capture) -> None:

@@ -16,7 +16,7 @@ from nodelib.doctor import Check, report
 from nodelib.node import Node
 from nodelib.output import render
 from tests.fakes.kernel import FakeKernel
-from tests.fakes.parts import CLASS_NIC, MELLANOX, gpu, other
+from tests.fakes.parts import CLASS_NIC, CLASS_PORT, MELLANOX, gpu, other
 from tests.fakes.topologies import Drivers, build
 from tests.vfio_manager.builders import AUDIO, GPU, OTHER_GPU, add_card, add_other_gpu, bind
 from vfio_manager.cli import cli
@@ -166,6 +166,12 @@ def test_a_node_without_nvidia_devices_passes(bare_kernel: FakeKernel, capsys: C
     ]
 
 
+def test_nvidias_own_ports_are_no_device_to_examine(bare_kernel: FakeKernel, capsys: Capture) -> None:
+    # Grace has NVIDIA's PCIe root ports also where no GPU is plugged in.
+    bare_kernel.add_device(other("0009:00:00.0", 0x10DE, 0x22B1, CLASS_PORT, group=4), driver="pcieport")
+    assert list(examined(bare_kernel, capsys)) == ["devices"]
+
+
 def test_a_device_that_cannot_be_read_is_not_taken_for_no_device(bare_kernel: FakeKernel, capsys: Capture) -> None:
     address = bare_kernel.add_device(gpu("0000:0a:00.0", group=3))
     put(bare_kernel, f"sys/bus/pci/devices/{address}/vendor", "garbage\x1b[2J")
@@ -194,6 +200,7 @@ def test_a_machine_without_an_iommu_fails_with_the_cause_once(tmp_path: Path, ca
         checks = examined(kernel, capsys)
         screen(kernel, capsys, 1)
     assert results(checks, "fail") == {"iommu", "devices"}
+    assert results(checks, "warn") == {"other-drivers"}
     assert checks["iommu"]["remedy"].startswith("this is a virtual machine: give it a virtual IOMMU")
     assert checks["devices"]["found"] == "1 of 1 cannot be given to a VM: 0000:00:06.0"
     assert not {"iommu-groups", "group-type", "interrupts", "sharing"} & set(checks)
@@ -373,6 +380,14 @@ def test_the_persistence_daemon_fails_while_it_has_a_gpu_that_is_to_be_bound(
 def test_the_persistence_daemon_without_a_gpu_is_a_warning(fit: FakeKernel, capsys: Capture) -> None:
     fit.processes.start(815, "nvidia-persistenced")
     assert results(examined(fit, capsys), "warn") == {"persistence"}
+
+
+def test_a_containers_own_proc_tells_nothing_of_the_daemon(fit: FakeKernel, capsys: Capture) -> None:
+    fit.processes.end(2)  # kthreadd
+    row = examined(fit, capsys)["persistence"]
+    assert (row["result"], row["found"]) == ("warn", "unknown: the host's processes are not to be seen")
+    fit.processes.start(815, "nvidia-persistenced")
+    assert "runs" in examined(fit, capsys)["persistence"]["found"]
 
 
 @pytest.mark.parametrize("mode", ["integrity", "confidentiality"])
@@ -569,9 +584,8 @@ def test_without_proc_and_lib_modules_all_else_is_still_examined(mute: FakeKerne
     checks = examined(mute, capsys)
     assert results(checks, "fail") == set()
     assert results(checks, "warn") == {"command-line", "vfio-modules", "persistence"}
-    assert {checks[name]["remedy"] for name in ("command-line", "persistence")} == {
-        "mount the host's /proc under --host-root"
-    }
+    for name in ("command-line", "persistence"):
+        assert checks[name]["remedy"].startswith("mount the host's /proc under --host-root")
     screen(mute, capsys, 0)
 
 

@@ -136,7 +136,9 @@ def one_held(bare_kernel: FakeKernel) -> FakeKernel:
     return bare_kernel
 
 
-def test_an_unbind_that_hangs_is_given_up_at_the_deadline_and_the_device_is_named(one_held: FakeKernel) -> None:
+def test_an_unbind_that_hangs_is_given_up_at_the_deadline_and_the_device_is_named(
+    one_held: FakeKernel, caplog: pytest.LogCaptureFixture
+) -> None:
     # facts/field-problems.md, row 15. Linux 6.12 also blocks reads of driver_override meanwhile.
     one_held.faults.hang.add((GPU, "unbind"))
     (reason,) = bind(one_held, unbind_timeout_s=0.3)
@@ -144,6 +146,7 @@ def test_an_unbind_that_hangs_is_given_up_at_the_deadline_and_the_device_is_name
     assert "nvidia/unbind within 0.3 s; it may still hold the device" in reason
     assert [driver_of(one_held, address) for address in (AUDIO, OTHER_GPU)] == ["vfio-pci"] * 2
     assert writes_for(one_held, GPU)[-1] == "unbind nvidia", "no second write while the kernel holds the device"
+    assert "could not" not in caplog.text, "nor an attempt at one"
     one_held.release_hangs()
     one_held.wait_until_idle()
     assert bind(one_held) == []
@@ -166,6 +169,7 @@ def test_while_the_kernel_holds_a_device_a_second_round_writes_nothing_to_it(one
     one_held.faults.hang.add((GPU, "unbind"))
     binder = Binder(one_held.node(), Settings(unbind_timeout_s=0.3))
     assert names(binder.bind().reasons, GPU)
+    assert {m.name: m.values for m in binder.metrics()}["vfio_manager_failures"] == {("hung",): 1.0}
     written = list(one_held.writes)
     (reason,) = binder.bind().reasons
     assert reason.startswith(f"{GPU}: the kernel holds its lock")
@@ -220,6 +224,15 @@ def test_a_device_that_another_driver_took_meanwhile_is_told_and_left_to_it(kern
     assert driver_of(kernel, OTHER_GPU) == "nouveau"
     assert bind(kernel) == []
     assert driver_of(kernel, OTHER_GPU) == "vfio-pci"
+
+
+def test_a_device_that_is_taken_away_right_after_its_bind_is_told(kernel: FakeKernel) -> None:
+    # facts/field-problems.md, row 22: every write succeeded, and yet it is not bound
+    address = str(OTHER_GPU)
+    take = kernel.sysfs().unbind
+    at_the_write_of(kernel, f"{address}/power/control", "on", lambda: take(OTHER_GPU, "vfio-pci", 10))
+    outcome = Binder(kernel.node(), Settings()).bind()
+    assert (outcome.ok, outcome.reasons) == (False, (f"{address}: still on no driver",))
 
 
 # --- virtual machines

@@ -23,12 +23,12 @@ def test_a_variant_driver_that_lists_the_device_wins_over_the_one_for_all() -> N
 
 
 def test_of_several_that_match_the_one_with_the_fewest_wildcards_wins() -> None:
-    by_vendor = "alias vfio_pci:v000010DEd*sv*sd*bc*sc*i* by_vendor"
-    by_class = "alias vfio_pci:v000010DEd*sv*sd*bc03sc02i* by_class"
-    by_board = "alias vfio_pci:v000010DEd00002941sv000010DEsd00002046bc03sc02i* by_board"
-    assert choose(GB200, ANY, by_vendor, GRACE, by_class, by_board) == "by_board"
-    assert choose(GB200, by_class, GRACE, by_vendor) == "by_class"
-    assert choose(B200, by_board, GRACE, by_vendor, ANY) == "by_vendor"
+    by_vendor = "alias vfio_pci:v000010DEd*sv*sd*bc*sc*i* a_vendor"
+    by_class = "alias vfio_pci:v000010DEd*sv*sd*bc03sc02i* b_class"
+    by_board = "alias vfio_pci:v000010DEd00002941sv000010DEsd00002046bc03sc02i* c_board"
+    assert choose(GB200, ANY, by_vendor, GRACE, by_class, by_board) == "c_board"
+    assert choose(GB200, by_class, GRACE, by_vendor) == "b_class"
+    assert choose(B200, by_board, GRACE, by_vendor, ANY) == "a_vendor"
 
 
 def test_a_tie_is_decided_by_name_and_not_by_the_order_of_the_file() -> None:
@@ -89,6 +89,7 @@ def test_without_any_alias_every_device_gets_vfio_pci() -> None:
         ("nvgrace_gpu_vfio_pci", {"vfio-pci", "nvgrace_gpu_vfio_pci"}, "nvgrace_gpu_vfio_pci"),
         ("pds_vfio_pci", {"vfio-pci", "pds-vfio-pci"}, "pds-vfio-pci"),
         ("pds_vfio_pci", {"vfio-pci"}, "pds_vfio_pci"),
+        ("pds_vfio_pci", {"pds-vfio-pci", "pds_vfio_pci"}, "pds_vfio_pci"),
     ],
 )
 def test_a_driver_is_written_as_the_kernel_spells_it(module: str, loaded: set[str], driver: str) -> None:

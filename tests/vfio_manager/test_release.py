@@ -67,6 +67,15 @@ def test_a_release_that_fails_halfway_leaves_the_device_bound_as_it_was(kernel: 
     assert driver_of(kernel, OTHER_GPU) == "nvidia"
 
 
+def test_a_device_that_the_kernel_gives_to_vfio_again_is_told(kernel: FakeKernel) -> None:
+    # Somebody wrote its id to vfio-pci's new_id, as scripts did before driver_override (Linux 3.16)
+    assert bind(kernel) == []
+    new_id = kernel.host.root / "sys/bus/pci/drivers/vfio-pci/new_id"
+    assert kernel.write(new_id, "10de 2330") == 0
+    outcome = release(kernel, Settings(only=frozenset({OTHER_GPU})))
+    assert outcome.reasons == (f"{OTHER_GPU}: still on driver vfio-pci",)
+
+
 def test_what_another_driver_holds_is_not_released(kernel: FakeKernel) -> None:
     assert release(kernel).ok
     assert kernel.writes == []

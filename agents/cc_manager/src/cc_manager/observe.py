@@ -83,7 +83,7 @@ def _not_bound(device: PciDevice) -> Problem:
         return Problem(
             "no-iommu",
             f"{text}, and it is in no IOMMU group, so vfio-manager cannot take it from there",
-            "switch the IOMMU on first, in the firmware and with intel_iommu=on or amd_iommu=on",
+            "switch the IOMMU on first, in the firmware and on Intel with intel_iommu=on",
         )
     return Problem("not-bound", text, f"bind it first: vfio-manager bind --device {device.address}")
 

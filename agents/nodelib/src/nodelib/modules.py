@@ -23,6 +23,8 @@ from nodelib.sysfs import Sysfs
 LOAD_S = 30.0
 """A module's own start runs in modprobe: a driver takes and trains its devices in it."""
 
+_RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]{0,63}")
+"""At most what uname(2) has room for; it becomes part of a path."""
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _DEFAULT_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _MAX_WORDS = 300
@@ -108,7 +110,8 @@ class KernelModules:
 
     def release(self) -> str:
         """The release of the kernel that runs, which names its folder in /lib/modules."""
-        return self._read("/proc/sys/kernel/osrelease") or os.uname().release
+        told = self._read("/proc/sys/kernel/osrelease")
+        return told if _RELEASE.fullmatch(told) else os.uname().release
 
     def is_loaded(self, name: str) -> bool:
         """Whether it is in /sys/module. Raises NotSupported without that folder.

@@ -13,6 +13,8 @@ Record = Mapping[str, object]
 _PLACES = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]|IOMMU group \d+")
 _NARROWEST = 12
 """A column is never cut below this width."""
+_ELASTIC = frozenset(("model", "nodes", "further_names", "found"))
+"""The fields that tell enough even if their end is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def _table(report: Report) -> str:
         return "\n".join([report.empty, *(sentence(note) for note in report.notes)])
     lines = [list(report.columns.values())]
     lines += [[_cell(row.get(field)) for field in report.columns] for row in report.rows]
-    widths = _fitting([max(len(line[column]) for line in lines) for column in range(len(report.columns))])
+    widths = _fitting(report.columns, [max(map(len, cells)) for cells in zip(*lines, strict=True)])
     text = [_line(line, widths) for line in lines]
     if report.notes:
         text += ["", *(sentence(note) for note in report.notes)]
@@ -93,11 +95,18 @@ def _terminal_width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
-def _fitting(widths: list[int]) -> list[int]:
-    """*widths* with the widest columns cut until a line fits the terminal; JSON has everything whole."""
-    while sum(widths) + 2 * (len(widths) - 1) > _terminal_width() and max(widths) > _NARROWEST:
-        widths[widths.index(max(widths))] -= 1
-    return widths
+def _fitting(fields: Iterable[str], widths: Sequence[int]) -> list[int]:
+    """*widths* with the widest of the columns that may be cut made narrower until a line fits the terminal.
+
+    An address, a driver or a state is never cut: half of one is of no use. JSON has everything whole.
+    """
+    fitting = dict(zip(fields, widths, strict=True))
+    while sum(fitting.values()) + 2 * (len(fitting) - 1) > _terminal_width():
+        elastic = [field for field in fitting if field in _ELASTIC and fitting[field] > _NARROWEST]
+        if not elastic:
+            break
+        fitting[max(elastic, key=fitting.__getitem__)] -= 1
+    return list(fitting.values())
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -91,7 +91,7 @@ def without_group(inventory: Inventory) -> tuple[tuple[PciDevice, Problem], ...]
     problem = Problem(
         "no-iommu",
         "it is in no IOMMU group, so no virtual machine can be given it",
-        "switch the IOMMU on in the firmware and boot with intel_iommu=on or amd_iommu=on "
+        "switch the IOMMU on in the firmware, and on Intel boot with intel_iommu=on "
         "(inside a virtual machine: the VM needs a virtual IOMMU)",
     )
     return tuple(

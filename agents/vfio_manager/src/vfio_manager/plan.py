@@ -162,7 +162,7 @@ def _why_not(
         return Problem(
             "no-iommu",
             "it is in no IOMMU group, and a VFIO driver refuses it (EINVAL)",
-            "switch the IOMMU on in the firmware and boot with intel_iommu=on or amd_iommu=on",
+            "switch the IOMMU on in the firmware, and on Intel boot with intel_iommu=on",
         )
     return _why_untouched(device, inventory, settings, held)
 
