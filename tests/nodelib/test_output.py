@@ -34,22 +34,25 @@ def test_a_field_that_a_row_lacks_is_a_dash() -> None:
     assert render(Report(({"a": "x"},), {"a": "A", "b": "B"}), "table").splitlines()[1] == "x  -"
 
 
-def test_a_table_wider_than_the_terminal_is_cut_where_it_is_widest() -> None:
-    row = {"address": "0000:3b:00.0", "name": "n" * 60, "problems": "p" * 60}
-    report = Report((row,), {"address": "ADDRESS", "name": "NAME", "problems": "PROBLEMS"})
+def test_a_table_wider_than_the_terminal_is_cut_where_a_part_tells_enough() -> None:
+    row = {"address": "0000:3b:00.0", "model": "m" * 60, "driver": "nvgrace_gpu_vfio_pci"}
+    report = Report((row,), {"address": "ADDRESS", "model": "MODEL", "driver": "DRIVER"})
     head, line = render(report, "table").splitlines()
     assert len(line) == 80
-    assert line.split() == ["0000:3b:00.0", "n" * 30 + "..", "p" * 30 + ".."]
-    assert head.index("PROBLEMS") == line.index("p")
+    assert line.split() == ["0000:3b:00.0", "m" * 42 + "..", "nvgrace_gpu_vfio_pci"]
+    assert head.index("DRIVER") == line.index("nvgrace")
     assert json.loads(render(report, "json")) == [row]
 
 
 @PROPERTY
-@given(st.lists(st.integers(1, 120), min_size=1, max_size=4))
-def test_a_table_fits_the_terminal_whatever_its_columns_hold(lengths: list[int]) -> None:
-    row = {str(number): "x" * length for number, length in enumerate(lengths)}
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=3), st.integers(1, 30))
+def test_a_table_fits_the_terminal_and_an_address_is_never_cut(lengths: list[int], address: int) -> None:
+    row = {"address": "a" * address}
+    row |= {name: "x" * length for name, length in zip(("model", "nodes", "found"), lengths, strict=False)}
     line = render(Report((row,), {name: name for name in row}), "table").splitlines()[1]
-    assert len(line) == min(80, sum(lengths) + 2 * (len(lengths) - 1))
+    widths = [max(len(name), len(text)) for name, text in row.items()]
+    assert len(line) <= min(80, sum(widths) + 2 * (len(widths) - 1))
+    assert line.startswith(row["address"])
 
 
 def test_notes_stand_below_the_table_each_within_eighty_columns() -> None:
