@@ -1,5 +1,6 @@
 """What every test begins with."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,3 +15,13 @@ def tmp_path() -> Iterator[Path]:
     memory = "/dev/shm"
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """The commands set logging up for their whole process; the next test finds it as it was before."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)

@@ -19,6 +19,11 @@ def _width() -> int:
     return max(60, min(100, shutil.get_terminal_size((80, 24)).columns))
 
 
+def _one_line(text: str) -> str:
+    """*text*, set in, on one line of the terminal."""
+    return textwrap.shorten(text, _width() - 4, placeholder=" ...")
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One row of the summary."""
@@ -63,8 +68,7 @@ class Screen(logging.Handler):
         kind = _ADDRESS.sub("*", message)
         self._kinds[kind] += 1
         if self._kinds[kind] == 1:
-            text = textwrap.shorten(message, _width() - 4, placeholder=" ...")
-            self._say(f"    {self._paint('2', text)}")
+            self._say(f"    {self._paint('2', _one_line(message))}")
 
     @contextmanager
     def step(self, agent: str, text: str) -> Iterator[Evidence]:
@@ -93,7 +97,7 @@ class Screen(logging.Handler):
     def _end(self, agent: str, text: str, verified: str, duration_s: float, *, ok: bool) -> None:
         several = [f"{count} x {kind}" for kind, count in self._kinds.items() if count > 1]
         for repeated in several[:6]:
-            self._say(f"    {self._paint('2', repeated)}")
+            self._say(f"    {self._paint('2', _one_line(repeated))}")
         mark = self._paint("32", "verified") if ok else self._paint("31", "FAILED")
         found = textwrap.fill(
             f"{self._shorten(verified)} ({duration_s:.2f} s)",

@@ -1,6 +1,5 @@
 """What every test of kata-manager begins with."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +16,3 @@ def kernel(tmp_path: Path) -> Iterator[FakeKernel]:
         add_two_gpus(kernel)
         yield kernel
         assert kernel.writes == [], "kata-manager writes nothing to /sys"
-
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """The commands set logging up for their whole process; the next test finds it as it was before."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)

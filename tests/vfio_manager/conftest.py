@@ -1,6 +1,5 @@
 """What every test of vfio-manager begins with."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,13 +25,3 @@ def bare_kernel(tmp_path: Path) -> Iterator[FakeKernel]:
     with FakeKernel(tmp_path) as kernel:
         yield kernel
         assert kernel.complaints == []
-
-
-@pytest.fixture(autouse=True)
-def logging_as_it_was() -> Iterator[None]:
-    """The commands set logging up for their whole process; the next test finds it as it was before."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
