@@ -8,8 +8,8 @@ from typing import assert_never
 from cc_manager.access import Access
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
-from cc_manager.observe import at_once
 from cc_manager.plan import Phase, Plan, Reset, Stage, Step, Verify
+from nodelib.at_once import at_once
 from nodelib.errors import DeviceError
 from nodelib.pci import PciAddress
 from nodelib.sysfs import Sysfs

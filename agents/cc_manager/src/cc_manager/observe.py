@@ -1,43 +1,19 @@
 """Look at the mode of every device, all at once, without disturbing any that is in use."""
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 from cc_manager.access import Access
 from cc_manager.chips import part_of
 from cc_manager.errors import UnsupportedDevice
 from cc_manager.mode import ModeBits
 from cc_manager.observation import Observation, Verified
+from nodelib.at_once import at_once
 from nodelib.errors import DeviceError
 from nodelib.inventory import Inventory, is_in_use
 from nodelib.nvidia import is_assignable_kind
 from nodelib.pci import PciAddress, PciDevice
 from nodelib.problem import Problem
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-def at_once(do: Callable[[T], R], items: Sequence[T]) -> tuple[R, ...]:
-    """What *do* gives for each of *items*, a thread each; when all have ended, raises what one of them raised.
-
-    The threads do not keep the process alive, as those of a pool do: at SIGTERM one may wait for the kernel.
-    """
-    futures: list[Future[R]] = [Future() for _ in items]
-
-    def run(item: T, future: Future[R]) -> None:
-        try:
-            future.set_result(do(item))
-        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that asked
-            future.set_exception(error)
-
-    for item, future in zip(items, futures, strict=True):
-        threading.Thread(target=run, args=(item, future), name="device", daemon=True).start()
-    wait(futures)
-    return tuple(future.result() for future in futures)
 
 
 def observe(

@@ -2,12 +2,12 @@
 
 import contextlib
 import logging
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import assert_never
 
+from nodelib.at_once import at_once
 from nodelib.errors import DeviceBusy, DeviceError, DeviceGone, DeviceHung, NodeError
 from nodelib.pci import PciAddress
 from nodelib.steps import carry_out
@@ -81,37 +81,7 @@ def apply_all(
         with sysfs.session(plan.address):
             return _carry_out_one(plan, do, stopped)
 
-    return tuple(failure for failure in _for_all(plans, carry_out_one) if failure is not None)
-
-
-def _for_all(plans: Sequence[DevicePlan], do: Callable[[DevicePlan], Failure | None]) -> list[Failure | None]:
-    """What *do* gives for each of *plans*, several at a time. Raises what one of them raised when all have ended.
-
-    In threads that end with the process: those of an executor are waited for at the interpreter's end, so that one
-    which the kernel holds would keep a stopped agent alive.
-    """
-    results: list[Failure | None] = [None] * len(plans)
-    errors: list[BaseException] = []
-    free = threading.Semaphore(_AT_ONCE)
-
-    def do_one(number: int) -> None:
-        try:
-            with free:
-                results[number] = do(plans[number])
-        except BaseException as error:  # noqa: BLE001 - raised again below, in the thread that asked
-            errors.append(error)
-
-    threads = [
-        threading.Thread(target=do_one, args=(number,), name=f"bind {plan.address}", daemon=True)
-        for number, plan in enumerate(plans)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
+    return tuple(failure for failure in at_once(carry_out_one, plans, most=_AT_ONCE) if failure is not None)
 
 
 def _carry_out_one(plan: DevicePlan, do: Callable[[Step], None], stopped: Callable[[], bool]) -> Failure | None:
