@@ -174,7 +174,7 @@ def test_the_metrics_count_functions_by_driver_binds_and_failures(kernel: FakeKe
     with RunningBinder(kernel.node()) as running:
         running.wait_not_ready()
         metrics = {metric.name: dict(metric.values) for metric in running.binder.metrics()}
-        assert metrics["vfio_manager_functions"] == {("vfio-pci",): 3.0}
+        assert metrics["vfio_manager_functions"] == {("vfio-pci", "idle"): 3.0}
         assert metrics["vfio_manager_binds"] == {(): 2.0}
         assert metrics["vfio_manager_failures"][("refused",)] >= 1.0
         for _ in range(3):

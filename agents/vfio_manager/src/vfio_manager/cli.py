@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -222,6 +223,13 @@ def unbind(node: Node, dry_run: bool, **binding: Any) -> None:
     help="Written (under --host-root) while all is bound; empty: none.",
 )
 @click.option(
+    "--release-on-stop",
+    envvar="RELEASE_ON_STOP",
+    is_flag=True,
+    show_envvar=True,
+    help="Give idle devices back to the driver that the kernel chooses when the daemon is stopped. Off by default.",
+)
+@click.option(
     "--node-name",
     envvar="NODE_NAME",
     default="",
@@ -230,11 +238,13 @@ def unbind(node: Node, dry_run: bool, **binding: Any) -> None:
 )
 @daemon_options
 @log_options
-def run(node: Node, ready_file: str, node_name: str, daemon: DaemonSettings, **binding: Any) -> None:
-    """Keep every GPU bound until told to stop. Stopping releases none."""
+def run(
+    node: Node, ready_file: str, release_on_stop: bool, node_name: str, daemon: DaemonSettings, **binding: Any
+) -> None:
+    """Keep every GPU bound until told to stop. Stopping releases none, unless asked to."""
     wakeups = Wakeups()
     stop_on_signals(wakeups)
-    settings = parse_settings(binding, ready_file)
+    settings = replace(parse_settings(binding, ready_file), release_on_stop=release_on_stop)
     with contextlib.closing(open_poster(os.environ, node_name, "vfio-manager")) as events:
         Binder(node, settings, wakeups, events.post).run(daemon)
 

@@ -1,11 +1,12 @@
 """One round of vfio-manager: look, plan, bind, look again, report."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nodelib.daemon import Daemon, RoundResult
+from nodelib.daemon import STOP_GRACE_S, Daemon, RoundResult
 from nodelib.errors import InvalidValue, NodeError
 from nodelib.events import EventType
 from nodelib.held import HeldBy
@@ -81,6 +82,7 @@ class Binder:
         self._binds = 0
         self._failures: Counter[str] = Counter()
         self._inventory = Inventory()
+        self._aliases: tuple[tuple[object, ...], tuple[modalias.VfioAlias, ...]] = ((), ())
         self._modules = KernelModules(node.host, node.modprobe)
         self._ready_file = ReadyFile(node.host, settings.ready_file)
 
@@ -149,7 +151,7 @@ class Binder:
             listen=daemon.listen,
             prefix="vfio_manager",
             metrics=self.metrics,
-            at_stop=[self._ready_file.retract],
+            at_stop=[self._release_if_asked, self._ready_file.retract],
         )
 
     def round(self) -> RoundResult:
@@ -167,14 +169,15 @@ class Binder:
         return RoundResult(ready=False, message="; ".join(outcome.reasons), retry=bool(outcome.failures))
 
     def metrics(self) -> Iterable[Metric]:
-        by_driver = Counter(device.driver or "none" for device in targets(self._inventory, self._settings))
+        inventory = self._inventory
+        kinds = Counter((d.driver or "none", _state(inventory, d)) for d in targets(inventory, self._settings))
         return (
             Metric(
                 "vfio_manager_functions",
-                "Functions that belong on a VFIO driver, by the driver they are on.",
+                "Functions that belong on a VFIO driver, by the driver they are on and their state.",
                 MetricType.GAUGE,
-                {(driver,): float(count) for driver, count in by_driver.items()},
-                ("driver",),
+                {kind: float(count) for kind, count in kinds.items()},
+                ("driver", "state"),
             ),
             Metric("vfio_manager_binds", "Functions bound.", MetricType.COUNTER, {(): float(self._binds)}),
             Metric(
@@ -224,6 +227,15 @@ class Binder:
         unread = tuple(str(fault) for fault in inventory.faults if fault.address not in known)
         return (*(f"{address}: there is no NVIDIA device" for address in self._not_found(inventory)), *unread)
 
+    def _release_if_asked(self) -> None:
+        """At a clean stop, within what is left of the 5 s that a stop may take."""
+        if not self._settings.release_on_stop:
+            return
+        plan = plan_release(self._node.scan(with_locked=True), self._settings)
+        failures = apply_all(plan.devices, self._node.sysfs, unbind_timeout_s=STOP_GRACE_S)
+        for left in (*failures, *plan.refusals):
+            log.warning("not released: %s", left)
+
     def _apply(self, plan: Plan) -> tuple[Failure, ...]:
         failures = apply_all(
             plan.devices,
@@ -235,7 +247,6 @@ class Binder:
         return failures
 
     def _driver_choice(self) -> DriverChoice:
-        """Read once a round: on some hosts modules.alias has tens of thousands of lines."""
         aliases = () if self._settings.driver else self._read_aliases()
         return DriverChoice(self._settings.driver, aliases, self._node.sysfs.drivers())
 
@@ -244,10 +255,20 @@ class Binder:
         path = self._node.host.resolve(f"/lib/modules/{self._modules.release()}/modules.alias")
         try:
             with path.open(encoding="utf-8", errors="replace") as file:
-                return modalias.parse_aliases(file)
+                status = os.fstat(file.fileno())
+                stamp = (path, status.st_ino, status.st_size, status.st_mtime_ns)
+                if stamp != self._aliases[0]:  # tens of thousands of lines, and only depmod changes them
+                    self._aliases = (stamp, modalias.parse_aliases(file))
         except OSError as error:
             log.debug("no modules.alias (%s); every device gets %s", error, modalias.DEFAULT_DRIVER)
             return ()
+        return self._aliases[1]
+
+
+def _state(inventory: Inventory, device: PciDevice) -> str:
+    if not device.is_on_vfio_driver:
+        return "unbound"
+    return "in-use" if is_in_use(inventory, device) else "idle"
 
 
 def _driver_words(device: PciDevice) -> str:

@@ -52,5 +52,7 @@ class Settings:
     """Devices on these drivers are left alone."""
     include_vfs: bool = False
     unbind_timeout_s: float = 30.0
+    release_on_stop: bool = False
+    """Give idle devices back at a clean stop; else a restart of the daemon touches no device."""
     ready_file: str = READY_FILE
     """Written when all is bound; empty: not ours to write."""
