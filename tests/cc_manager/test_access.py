@@ -74,6 +74,7 @@ def test_a_device_that_is_awake_is_looked_at_without_a_write(node: CcNode) -> No
 
 def test_a_device_that_does_not_wake_up_is_given_up_after_a_while(node: CcNode) -> None:
     node.node.sysfs.keep_awake(GPU)
+    (node.host_folder(GPU) / "power_state").unlink()  # only root could write to it
     (node.host_folder(GPU) / "power_state").write_text("D3cold\n")
     with pytest.raises(DeviceError, match=r"it does not wake up \(D3cold\); reset or power-cycle it"):
         open_it(node)

@@ -11,7 +11,8 @@ import pytest
 
 from cc_manager.mode import CcMode, ModeBits
 from cc_manager.observation import Observation, Verified
-from cc_manager.observe import at_once, observe
+from cc_manager.observe import observe
+from nodelib.at_once import at_once
 from nodelib.nvidia import CLASS_VGA
 from nodelib.pci import PciAddress
 from tests.cc_manager.simulated import CcNode
@@ -235,7 +236,6 @@ def test_all_devices_are_looked_at_at_the_same_time(node: CcNode) -> None:
 
 _WAITS_FOR_EVER = """
 import threading
-from cc_manager.observe import at_once
 waiting = threading.Event()
 def wait(_):
     waiting.set()

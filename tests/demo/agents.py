@@ -22,6 +22,7 @@ from vfio_manager.settings import SwitchPolicy
 
 DAEMON = DaemonSettings(interval_s=5.0, listen="")
 _STOP_S = 6.0
+_ROUND_S = 15.0
 
 
 class RunningAgents:
@@ -72,8 +73,15 @@ class RunningAgents:
         for _, _, thread in self._running:
             thread.join(_STOP_S)
         late = [name for name, _, thread in self._running if thread.is_alive()]
+        self._outlive_rounds()
         self._running.clear()
         return late
+
+    def _outlive_rounds(self) -> None:
+        """A real agent's process ends around a round that still waits for firmware; a thread must be waited for."""
+        for thread in threading.enumerate():
+            if thread.name in ("rounds", "device"):
+                thread.join(_ROUND_S)
 
     def _start(self, name: str, wakeups: Wakeups, run: Callable[[], None]) -> None:
         thread = threading.Thread(target=run, name=name, daemon=True)

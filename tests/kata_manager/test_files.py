@@ -5,7 +5,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,19 +44,15 @@ def test_a_file_whose_bytes_do_not_change_is_not_written_again(kernel: FakeKerne
     assert identity(folder_of(kernel) / PGPU) == before
 
 
-@pytest.fixture(params=[0o000, 0o077, 0o777], ids=oct)
-def umask(request: pytest.FixtureRequest) -> Iterator[None]:
-    before = os.umask(int(request.param))
-    yield
-    os.umask(before)
-
-
-@pytest.mark.usefixtures("umask")
-def test_everybody_may_read_a_spec_whatever_the_umask(kernel: FakeKernel) -> None:
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777], ids=oct)
+def test_everybody_may_read_a_spec_whatever_the_umask(kernel: FakeKernel, umask: int) -> None:
     # facts/field-problems.md, row 37
     folder_of(kernel).mkdir(parents=True)
-    folder_of(kernel).chmod(0o755)
-    write(kernel)
+    before = os.umask(umask)
+    try:
+        write(kernel)
+    finally:
+        os.umask(before)
     assert stat.S_IMODE((folder_of(kernel) / PGPU).stat().st_mode) == 0o644
 
 

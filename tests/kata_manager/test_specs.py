@@ -253,7 +253,9 @@ def test_a_gpu_in_a_vm_stays_listed_and_the_file_as_it_is(kernel: FakeKernel) ->
 
 def test_a_device_that_cannot_be_read_does_not_keep_the_others_out(kernel: FakeKernel) -> None:
     # facts/field-problems.md, row 21
-    (kernel.host.root / "sys/bus/pci/devices" / OTHER_GPU / "class").write_text("\n")
+    attribute = kernel.host.root / "sys/bus/pci/devices" / OTHER_GPU / "class"
+    attribute.unlink()  # only root could write to it
+    attribute.write_text("\n")
     write(kernel)
     assert {"nvidia.com/pgpu=65", "nvidia.com/pgpu=0"} <= set(resolved(kernel))
     assert "nvidia.com/pgpu=93" not in resolved(kernel)

@@ -131,3 +131,9 @@ class _Watched(Binder):
 def names(reasons: Sequence[str], address: PciAddress) -> bool:
     """Whether one of *reasons* begins with the device's address."""
     return any(reason.startswith(f"{address}: ") for reason in reasons)
+
+
+def spoil(path: Path, text: str) -> None:
+    """Put *text* into an attribute that only root could write to."""
+    path.unlink()
+    path.write_text(text)

@@ -22,6 +22,7 @@ from tests.vfio_manager.builders import (
     driver_of,
     names,
     shown,
+    spoil,
     writes_for,
 )
 from vfio_manager.apply import apply_all
@@ -279,7 +280,7 @@ def test_a_restart_under_running_vms_writes_nothing_at_all(tmp_path: Path, by_cd
 def test_a_gpu_that_cannot_be_understood_is_told_and_the_others_are_bound(kernel: FakeKernel) -> None:
     # facts/field-problems.md, rows 21 and 22: nobody can say that it is bound
     folder = kernel.host.root / "sys/bus/pci/devices" / str(OTHER_GPU)
-    (folder / "class").write_text("garbage\n")
+    spoil(folder / "class", "garbage\n")
     (reason,) = bind(kernel)
     assert reason.startswith(f"{OTHER_GPU}: class makes no sense ('garbage' is no hexadecimal id)")
     assert [driver_of(kernel, address) for address in (GPU, AUDIO)] == ["vfio-pci"] * 2
@@ -288,7 +289,7 @@ def test_a_gpu_that_cannot_be_understood_is_told_and_the_others_are_bound(kernel
 def test_an_attribute_that_is_not_needed_may_be_garbage(kernel: FakeKernel) -> None:
     # facts/field-problems.md, row 21
     folder = kernel.host.root / "sys/bus/pci/devices" / str(OTHER_GPU)
-    (folder / "numa_node").write_text("everywhere\n")
+    spoil(folder / "numa_node", "everywhere\n")
     assert bind(kernel) == []
     assert driver_of(kernel, OTHER_GPU) == "vfio-pci"
 

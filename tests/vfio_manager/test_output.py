@@ -11,7 +11,7 @@ from nodelib.cli import run_command
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.parts import CLASS_NIC, MELLANOX, gpu, other
 from tests.fakes.topologies import build
-from tests.vfio_manager.builders import AUDIO, GPU, OTHER_GPU, add_card, add_other_gpu, bind
+from tests.vfio_manager.builders import AUDIO, GPU, OTHER_GPU, add_card, add_other_gpu, bind, spoil
 from vfio_manager.cli import cli
 
 Capture = pytest.CaptureFixture[str]
@@ -163,7 +163,7 @@ def test_an_unknown_model_is_shown_by_its_id(bare_kernel: FakeKernel, capsys: Ca
 def test_what_cannot_be_read_is_named_and_the_rest_is_shown(kernel: FakeKernel, capsys: Capture) -> None:
     # facts/field-problems.md, row 21
     folder = kernel.host.root / "sys/bus/pci/devices" / str(OTHER_GPU)
-    (folder / "device").write_text("\n")
+    spoil(folder / "device", "\n")
     text = said(kernel, capsys, "status")
     assert f"{OTHER_GPU}: device makes no sense" in " ".join(text.split())
     assert [row["address"] for row in rows(kernel, capsys)] == [str(GPU), str(AUDIO)]
