@@ -1,7 +1,5 @@
 """One look at the mode of every device: what is read from which, and what is left alone."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +10,6 @@ import pytest
 from cc_manager.mode import CcMode, ModeBits
 from cc_manager.observation import Observation, Verified
 from cc_manager.observe import observe
-from nodelib.at_once import at_once
 from nodelib.nvidia import CLASS_VGA
 from nodelib.pci import PciAddress
 from tests.cc_manager.simulated import CcNode
@@ -232,33 +229,3 @@ def test_all_devices_are_looked_at_at_the_same_time(node: CcNode) -> None:
 
     node.on_access.append(meet)
     assert all(one.active == ModeBits() for one in look(node).values())
-
-
-_WAITS_FOR_EVER = """
-import threading
-waiting = threading.Event()
-def wait(_):
-    waiting.set()
-    threading.Event().wait()
-threading.Thread(target=at_once, args=(wait, ["device"]), daemon=True).start()
-waiting.wait()
-"""
-
-
-def test_a_device_that_never_answers_does_not_keep_the_process_from_ending() -> None:
-    assert subprocess.run([sys.executable, "-c", _WAITS_FOR_EVER], timeout=20, check=False).returncode == 0
-
-
-def test_what_one_thread_raises_is_raised_when_all_have_ended() -> None:
-    ended: list[str] = []
-
-    def do(item: str) -> str:
-        ended.append(item)
-        if item == "b":
-            raise KeyError(item)
-        return item
-
-    with pytest.raises(KeyError):
-        at_once(do, ["a", "b", "c"])
-    assert sorted(ended) == ["a", "b", "c"]
-    assert at_once(do, ["c", "a"]) == ("c", "a")
