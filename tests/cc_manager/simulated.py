@@ -25,8 +25,8 @@ from nodelib.sysfs import Sysfs
 from nodelib.wakeups import Wakeups
 from tests.fakes.gpu import ActiveMode, Chip, EmulatedDevice
 from tests.fakes.kernel import FakeKernel, Hardware
-from tests.fakes.kube_api import KubeApi
-from tests.fakes.kube_record import NodeState
+from tests.fakes.kube.api import KubeApi
+from tests.fakes.kube.record import NodeState
 from tests.fakes.parts import gpu, nvswitch
 from tests.fakes.topologies import Drivers, build
 

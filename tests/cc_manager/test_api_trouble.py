@@ -12,8 +12,8 @@ from cc_manager.reconcile import Reconciler
 from nodelib.kube import ApiAccess, ApiError, Kube
 from tests.cc_manager.running import RunningManager
 from tests.cc_manager.simulated import CcNode
-from tests.fakes.kube_faults import Drop, Fault, Refuse
-from tests.fakes.kube_rest import Target
+from tests.fakes.kube.faults import Drop, Fault, Refuse
+from tests.fakes.kube.rest import Target
 from tests.fakes.polling import until
 
 OFTEN_S = 0.02

@@ -11,7 +11,7 @@ from cc_manager.kube_node import KubeNode
 from cc_manager.labels import NodeView
 from cc_manager.mode import CcMode
 from nodelib.kube import ApiAccess, ApiError, Kube
-from tests.fakes.kube_api import KubeApi
+from tests.fakes.kube.api import KubeApi
 
 SAID = labels.succeeded(CcMode.ON, "{}", 2)
 

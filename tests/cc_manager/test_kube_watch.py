@@ -12,9 +12,9 @@ from cc_manager import labels
 from cc_manager.kube_node import KubeNode
 from cc_manager.mode import CcMode
 from nodelib.kube import ApiAccess, Kube
-from tests.fakes.kube_api import KubeApi
-from tests.fakes.kube_faults import Fault, Garble
-from tests.fakes.kube_rest import Target
+from tests.fakes.kube.api import KubeApi
+from tests.fakes.kube.faults import Fault, Garble
+from tests.fakes.kube.rest import Target
 from tests.fakes.polling import until
 
 RETRY_S = (0.01, 0.02)

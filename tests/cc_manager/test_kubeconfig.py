@@ -9,7 +9,7 @@ import pytest
 
 from cc_manager.kube_node import KubeNode, open_kube
 from nodelib.errors import InvalidValue, NotSupported
-from tests.fakes.kube_api import KubeApi
+from tests.fakes.kube.api import KubeApi
 
 
 @pytest.fixture

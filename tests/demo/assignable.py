@@ -15,7 +15,7 @@ from nodelib.pci import PciAddress, is_vfio_driver
 from nodelib.spec_folder import SpecReader
 from tests.demo.agents import RunningAgents
 from tests.demo.screen import Screen
-from tests.fakes.kubelet_values import PodAllocation
+from tests.fakes.kubelet.values import PodAllocation
 from tests.fakes.node import SimulatedNode
 
 GPU = "nvidia.com/pgpu"

@@ -11,7 +11,7 @@ from nodelib.kubelet import deviceplugin_v1beta1_pb2 as api
 from nodelib.kubelet.deviceplugin_v1beta1_pb2_grpc import DevicePluginStub
 from tests.device_plugin.small_node import PGPU, RunningPlugin, SmallNode, wait_until
 from tests.fakes.kubelet import Kubelet
-from tests.fakes.kubelet_values import AdmissionError
+from tests.fakes.kubelet.values import AdmissionError
 
 FIRST, SECOND = "0000:3b:00.0", "0000:5e:00.0"
 PATIENT = Settings(cdi=CdiMode.OFF, health_interval_s=60.0, busy_wait_s=30.0, when_held=WhenHeld.FAIL)

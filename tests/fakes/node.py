@@ -11,7 +11,7 @@ from cc_manager.errors import UnsupportedDevice
 from nodelib.nvidia import Kind, is_assignable_kind, kind_of
 from nodelib.pci import PciAddress, PciDevice
 from tests.fakes.gpu import Chip, EmulatedDevice
-from tests.fakes.kube_api import KubeApi
+from tests.fakes.kube.api import KubeApi
 from tests.fakes.kubelet import Kubelet
 from tests.fakes.topologies import build
 

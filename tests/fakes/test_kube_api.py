@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes.kube_api import KubeApi
-from tests.fakes.kube_client import Client
-from tests.fakes.kube_patch import section, text
+from tests.fakes.kube.api import KubeApi
+from tests.fakes.kube.client import Client
+from tests.fakes.kube.patch import section, text
 
 CC_MODE = "nvidia.com/cc.mode"
 

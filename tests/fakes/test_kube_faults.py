@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 import urllib3
 
-from tests.fakes.kube_api import KubeApi
-from tests.fakes.kube_client import Client
-from tests.fakes.kube_faults import Drop, Fault, Garble, Refuse
-from tests.fakes.kube_rest import Target
+from tests.fakes.kube.api import KubeApi
+from tests.fakes.kube.client import Client
+from tests.fakes.kube.faults import Drop, Fault, Garble, Refuse
+from tests.fakes.kube.rest import Target
 
 BROKEN = urllib3.exceptions.HTTPError
 

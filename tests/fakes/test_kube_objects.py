@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 import urllib3
 
-from tests.fakes.kube_api import KubeApi
-from tests.fakes.kube_client import Client
-from tests.fakes.kube_patch import JsonObject, JsonValue, text
-from tests.fakes.kube_record import NodeState
-from tests.fakes.kube_rules import ApiError
+from tests.fakes.kube.api import KubeApi
+from tests.fakes.kube.client import Client
+from tests.fakes.kube.patch import JsonObject, JsonValue, text
+from tests.fakes.kube.record import NodeState
+from tests.fakes.kube.rules import ApiError
 
 EVENTS = "/api/v1/namespaces/default/events"
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 import urllib3
 
-from tests.fakes.kube_api import KubeApi
-from tests.fakes.kube_client import Client
-from tests.fakes.kube_patch import text
+from tests.fakes.kube.api import KubeApi
+from tests.fakes.kube.client import Client
+from tests.fakes.kube.patch import text
 
 BROKEN = urllib3.exceptions.HTTPError
 

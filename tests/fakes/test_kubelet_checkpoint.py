@@ -13,14 +13,14 @@ from nodelib.kubelet import deviceplugin_v1beta1_pb2 as api
 from nodelib.kubelet import podresources_v1_pb2 as pods_api
 from nodelib.kubelet.podresources_v1_pb2_grpc import PodResourcesListerStub
 from tests.fakes.kubelet import Kubelet
-from tests.fakes.kubelet_values import AdmissionError
-from tests.fakes.minimal_plugin import (
+from tests.fakes.kubelet.minimal_plugin import (
     RESOURCE_NAME,
     MinimalPlugin,
     allocate_all,
     device,
     registered,
 )
+from tests.fakes.kubelet.values import AdmissionError
 
 DEVICES = [device("65", numa_node=0), device("66", numa_node=1), device("67")]
 

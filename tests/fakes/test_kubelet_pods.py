@@ -10,14 +10,14 @@ import pytest
 
 from nodelib.kubelet import deviceplugin_v1beta1_pb2 as api
 from tests.fakes.kubelet import Kubelet
-from tests.fakes.kubelet_values import AdmissionError
-from tests.fakes.minimal_plugin import (
+from tests.fakes.kubelet.minimal_plugin import (
     RESOURCE_NAME,
     MinimalPlugin,
     allocate_all,
     device,
     registered,
 )
+from tests.fakes.kubelet.values import AdmissionError
 
 OTHER_NAME = "nvidia.com/nvswitch"
 DEVICES = [device(device_id) for device_id in ("65", "66", "67", "68")]

@@ -8,8 +8,8 @@ import pytest
 
 from nodelib.kubelet import deviceplugin_v1beta1_pb2 as api
 from tests.fakes.kubelet import Kubelet
-from tests.fakes.kubelet_values import AdmissionError
-from tests.fakes.minimal_plugin import RESOURCE_NAME, MinimalPlugin, device, registered
+from tests.fakes.kubelet.minimal_plugin import RESOURCE_NAME, MinimalPlugin, device, registered
+from tests.fakes.kubelet.values import AdmissionError
 
 DEVICES = [
     device("65", numa_node=0),

@@ -8,8 +8,8 @@ import pytest
 
 from nodelib.kubelet import deviceplugin_v1beta1_pb2 as api
 from tests.fakes.kubelet import Kubelet
-from tests.fakes.kubelet_values import PluginDevice
-from tests.fakes.minimal_plugin import RESOURCE_NAME, MinimalPlugin, device
+from tests.fakes.kubelet.minimal_plugin import RESOURCE_NAME, MinimalPlugin, device
+from tests.fakes.kubelet.values import PluginDevice
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nodelib.kube import ApiAccess, Kube
-from tests.fakes.kube_api import KubeApi
+from tests.fakes.kube.api import KubeApi
 from tests.nodelib.samples import Tree
 
 

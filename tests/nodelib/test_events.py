@@ -17,7 +17,7 @@ import pytest
 from nodelib.errors import NodeError
 from nodelib.events import QUEUE_LENGTH, REPEAT_S, EventPoster, EventType, open_poster
 from nodelib.kube import ApiAccess, Kube
-from tests.fakes.kube_api import KubeApi
+from tests.fakes.kube.api import KubeApi
 from tests.nodelib.kube_parts import field
 from tests.nodelib.samples import DEADLINE_S, open_descriptors, wait_until
 from tests.nodelib.scripted_server import serving

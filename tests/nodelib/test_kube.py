@@ -9,7 +9,7 @@ import pytest
 
 from nodelib.errors import NotSupported
 from nodelib.kube import JSON_PATCH, UNREACHABLE, ApiAccess, ApiError, Kube, in_cluster_access
-from tests.fakes.kube_api import KubeApi
+from tests.fakes.kube.api import KubeApi
 from tests.nodelib.kube_parts import NODE, NODES, field, unauthenticated
 from tests.nodelib.scripted_server import answer, serving
 

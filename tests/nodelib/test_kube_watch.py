@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from nodelib.kube import UNREACHABLE, ApiError, Kube
-from tests.fakes.kube_api import KubeApi
+from tests.fakes.kube.api import KubeApi
 from tests.nodelib.kube_parts import NODES, field, unauthenticated
 from tests.nodelib.samples import wait_until
 from tests.nodelib.scripted_server import CHUNKED, END, chunk, serving

@@ -10,8 +10,8 @@ import grpc
 
 from nodelib.kubelet import deviceplugin_v1beta1_pb2 as api
 from nodelib.kubelet.deviceplugin_v1beta1_pb2_grpc import DevicePluginStub, RegistrationServicer
-from tests.fakes.kubelet_checks import device_list_problems, registration_problem
-from tests.fakes.kubelet_values import PluginDevice, PluginOptions, Refusal, Registration
+from tests.fakes.kubelet.checks import device_list_problems, registration_problem
+from tests.fakes.kubelet.values import PluginDevice, PluginOptions, Refusal, Registration
 
 
 class RegistrationRefusedError(Exception):

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from tests.fakes.kube_http import Answer, HangUp
-from tests.fakes.kube_patch import JsonObject
-from tests.fakes.kube_rest import Target
-from tests.fakes.kube_rules import ApiError
+from tests.fakes.kube.http import Answer, HangUp
+from tests.fakes.kube.patch import JsonObject
+from tests.fakes.kube.rest import Target
+from tests.fakes.kube.rules import ApiError
 
 
 @dataclass(frozen=True, slots=True)

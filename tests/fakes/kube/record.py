@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
-from tests.fakes.kube_http import Answer, Call, HangUp, Reply, Stream
-from tests.fakes.kube_patch import JsonObject, section, text
-from tests.fakes.kube_rest import Target
+from tests.fakes.kube.http import Answer, Call, HangUp, Reply, Stream
+from tests.fakes.kube.patch import JsonObject, section, text
+from tests.fakes.kube.rest import Target
 
 
 @dataclass(frozen=True, slots=True)

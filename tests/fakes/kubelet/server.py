@@ -14,11 +14,11 @@ import grpc
 
 from nodelib.kubelet.deviceplugin_v1beta1_pb2_grpc import add_RegistrationServicer_to_server
 from nodelib.kubelet.podresources_v1_pb2_grpc import add_PodResourcesListerServicer_to_server
-from tests.fakes.kubelet_checkpoint import read_checkpoint, write_checkpoint
-from tests.fakes.kubelet_plugins import Plugins
-from tests.fakes.kubelet_pod_resources import PodResourcesLister
-from tests.fakes.kubelet_pods import Pods
-from tests.fakes.kubelet_values import PluginDevice, PodAllocation, Refusal, Registration
+from tests.fakes.kubelet.checkpoint import read_checkpoint, write_checkpoint
+from tests.fakes.kubelet.plugins import Plugins
+from tests.fakes.kubelet.pod_resources import PodResourcesLister
+from tests.fakes.kubelet.pods import Pods
+from tests.fakes.kubelet.values import PluginDevice, PodAllocation, Refusal, Registration
 
 SOCKET_NAME = "kubelet.sock"
 # Each registration keeps a worker until the plugin has answered the call back.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from nodelib.kubelet import deviceplugin_v1beta1_pb2 as api
-from tests.fakes.kubelet_values import PluginDevice, PodAllocation, ResourceAllocation
+from tests.fakes.kubelet.values import PluginDevice, PodAllocation, ResourceAllocation
 
 FILE_NAME = "kubelet_internal_checkpoint"
 NO_NUMA_NODE = -1

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Self
 
-from tests.fakes.kube_patch import JsonObject, section, text
-from tests.fakes.kube_rules import ApiError, already_exists, not_found
+from tests.fakes.kube.patch import JsonObject, section, text
+from tests.fakes.kube.rules import ApiError, already_exists, not_found
 
 FIRST_VERSION = 1000
 CREATED_AT = "2026-01-01T00:00:00Z"  # of every object: nobody here reads ages, and runs stay equal

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from tests.fakes.kube_patch import JsonObject, JsonValue, section, text
+from tests.fakes.kube.patch import JsonObject, JsonValue, section, text
 
 MAX_NAME_LENGTH = 63
 MAX_PREFIX_LENGTH = 253

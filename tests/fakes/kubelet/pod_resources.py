@@ -6,9 +6,9 @@ import grpc
 
 from nodelib.kubelet import podresources_v1_pb2 as api
 from nodelib.kubelet.podresources_v1_pb2_grpc import PodResourcesListerServicer
-from tests.fakes.kubelet_plugins import Plugins
-from tests.fakes.kubelet_pods import Pods
-from tests.fakes.kubelet_values import PluginDevice, PodAllocation
+from tests.fakes.kubelet.plugins import Plugins
+from tests.fakes.kubelet.pods import Pods
+from tests.fakes.kubelet.values import PluginDevice, PodAllocation
 
 
 class PodResourcesLister(PodResourcesListerServicer):

@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Protocol, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.fakes.kube_patch import JsonObject
-from tests.fakes.kube_store import Store, Watch, WatchState
+from tests.fakes.kube.patch import JsonObject
+from tests.fakes.kube.store import Store, Watch, WatchState
 
 
 @dataclass(frozen=True, slots=True)

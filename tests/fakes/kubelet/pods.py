@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import grpc
 
 from nodelib.kubelet import deviceplugin_v1beta1_pb2 as api
-from tests.fakes.kubelet_checks import allocation_problems, preference_problems
-from tests.fakes.kubelet_plugins import PluginClient, Plugins
-from tests.fakes.kubelet_values import (
+from tests.fakes.kubelet.checks import allocation_problems, preference_problems
+from tests.fakes.kubelet.plugins import PluginClient, Plugins
+from tests.fakes.kubelet.values import (
     AdmissionError,
     PluginDevice,
     PodAllocation,

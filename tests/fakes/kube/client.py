@@ -9,8 +9,8 @@ from urllib.parse import urlencode, urlsplit
 
 import urllib3
 
-from tests.fakes.kube_api import KubeApi
-from tests.fakes.kube_patch import JsonObject, JsonValue, section, text
+from tests.fakes.kube.api import KubeApi
+from tests.fakes.kube.patch import JsonObject, JsonValue, section, text
 
 PATIENCE_S = 10.0
 

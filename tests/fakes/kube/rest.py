@@ -7,8 +7,8 @@ from functools import partial
 from typing import TypeAlias
 from urllib.parse import unquote
 
-from tests.fakes.kube_http import Answer, Call, Reply, Stream
-from tests.fakes.kube_patch import (
+from tests.fakes.kube.http import Answer, Call, Reply, Stream
+from tests.fakes.kube.patch import (
     JsonObject,
     JsonValue,
     PatchError,
@@ -17,8 +17,8 @@ from tests.fakes.kube_patch import (
     section,
     text,
 )
-from tests.fakes.kube_rules import ApiError, Problem, admit_node, event_problems, invalid
-from tests.fakes.kube_store import Kind, Selector, Store
+from tests.fakes.kube.rules import ApiError, Problem, admit_node, event_problems, invalid
+from tests.fakes.kube.store import Kind, Selector, Store
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"

@@ -6,13 +6,13 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from tests.fakes.kube_faults import Drop, Faults, answer_with
-from tests.fakes.kube_http import Answer, Call, HangUp, HttpServer, Reply, Stream
-from tests.fakes.kube_patch import JsonObject, JsonValue, apply_merge_patch
-from tests.fakes.kube_record import Event, NodeState, Request
-from tests.fakes.kube_rest import EVENTS, NODES, PODS, Rest, Target
-from tests.fakes.kube_rules import ApiError, invalid, label_problems
-from tests.fakes.kube_store import Change, Selector, Store
+from tests.fakes.kube.faults import Drop, Faults, answer_with
+from tests.fakes.kube.http import Answer, Call, HangUp, HttpServer, Reply, Stream
+from tests.fakes.kube.patch import JsonObject, JsonValue, apply_merge_patch
+from tests.fakes.kube.record import Event, NodeState, Request
+from tests.fakes.kube.rest import EVENTS, NODES, PODS, Rest, Target
+from tests.fakes.kube.rules import ApiError, invalid, label_problems
+from tests.fakes.kube.store import Change, Selector, Store
 
 # What DESIGN, section 4, lets cc-manager do.
 CC_MANAGER_ROLE = frozenset(
