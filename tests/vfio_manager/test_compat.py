@@ -1,5 +1,9 @@
 """`vfio-manage`: what existing manifests and scripts call, with the effects that they rely on."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from nodelib.cli import run_command
@@ -65,3 +69,24 @@ def test_switches_are_bound_only_if_asked_for(kernel: FakeKernel, monkeypatch: p
     assert driver_of(kernel, SWITCH) == "vfio-pci"
     assert run(kernel, "unbind", "-a", "--unbind-nvswitches") == 0
     assert driver_of(kernel, SWITCH) is None
+
+
+def test_bind_with_stay_remains_until_sigterm_and_releases_nothing(kernel: FakeKernel) -> None:
+    assert run(kernel, "bind", "-a") == 0
+    command = [
+        sys.executable,
+        "-m",
+        "vfio_manager.compat",
+        "bind",
+        "-a",
+        "--stay",
+        "--host-root",
+        str(kernel.host.root),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if "are on their VFIO drivers" in line)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+    assert "all 3 functions" in said
+    assert driver_of(kernel, GPU) == "vfio-pci"
