@@ -37,6 +37,8 @@ class SpecKeeper:
         self._wakeups = wakeups or Wakeups()
         self._reader = SpecReader()
         self._inventory = Inventory()
+        self._devices: tuple[AssignableDevice, ...] = ()
+        """Of the last look."""
         self._writes = 0
         self._conflicts = 0
 
@@ -52,7 +54,8 @@ class SpecKeeper:
     def devices(self) -> tuple[AssignableDevice, ...]:
         """The node's assignable devices now; what left since the last look keeps its name."""
         self._inventory = self._node.scan().remembering(self._inventory)
-        return assignable_devices(self._inventory, self._settings.naming)
+        self._devices = assignable_devices(self._inventory, self._settings.naming)
+        return self._devices
 
     def left_out(self) -> tuple[str, ...]:
         """Why a GPU of the last look can have no CDI name at all."""
@@ -64,8 +67,7 @@ class SpecKeeper:
 
     def plan(self) -> SpecPlan:
         """What `run` would write and remove now."""
-        self.devices()
-        return plan(self.folder, self._inventory, self._settings.naming, self._reader.read(self.folder))
+        return plan(self.folder, self.devices(), self._reader.read(self.folder))
 
     def write(self) -> SpecPlan:
         """Write and remove what differs; afterwards the plan is empty. Raises NodeError."""
@@ -106,9 +108,7 @@ class SpecKeeper:
         if problems:
             return RoundResult(ready=False, message="; ".join(str(problem) for problem in problems))
         wanted = [
-            (f"{spec.kind}={device.name}", device.nodes)
-            for spec in specs_for(assignable_devices(self._inventory, self._settings.naming))
-            for device in spec.devices
+            (f"{spec.kind}={device.name}", device.nodes) for spec in specs_for(self._devices) for device in spec.devices
         ]
         for name, nodes in wanted:
             if resolution.nodes.get(name) != nodes and not self._wakeups.stop.is_set():
@@ -121,7 +121,7 @@ class SpecKeeper:
             carry_out(plan_removal(self._reader.read(self.folder)), apply)
 
     def metrics(self) -> Iterable[Metric]:
-        specs = specs_for(assignable_devices(self._inventory, self._settings.naming))
+        specs = specs_for(self._devices)
         return (
             Metric(
                 "kata_manager_cdi_names",

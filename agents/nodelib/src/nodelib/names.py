@@ -12,7 +12,6 @@ from nodelib.errors import InvalidValue
 
 NVIDIA_DOMAIN = "nvidia.com"
 MAX_RESOURCE_NAME_PART = 63
-MAX_DEVICE_ID = 63
 
 _RESOURCE_PART = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _DOMAIN = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
