@@ -176,6 +176,7 @@ def test_field_19_kernel_lockdown_is_named_with_the_remedy(node: CcNode, mode: s
     with pytest.raises(Bar0Refused, match=rf"kernel lockdown \({mode}\) forbids .*; boot the host without lockdown"):
         open_it(node)
     assert node.accesses == [0, 0]
+    assert node.kernel.writes == [], "the device sleeps, and was not even woken"
 
 
 def test_a_device_that_left_sysfs_is_gone(node: CcNode) -> None:

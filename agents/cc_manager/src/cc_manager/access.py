@@ -34,20 +34,15 @@ class Access:
         """
         sysfs = self._node.sysfs
         self.check_idle(address)
-        self._wake(address, wake=wake)
-        command = self._command(address)
-        decodes = bool(command & _MEMORY_DECODING)
-        if not decodes and not wake:
-            raise DeviceError(address, "its memory decoding is off, so its registers cannot be read without a write")
-        if not decodes:
-            sysfs.write_command(address, command | _MEMORY_DECODING)
-        try:
-            path = sysfs.resource_path(address)
-            with open_bar0(address, path, lockdown=sysfs.lockdown(), map_words=self._map_words) as bar0:
+        path = sysfs.resource_path(address)
+        # Mapped before anything is written: where the kernel does not let us (lockdown, rights), nothing was changed.
+        with (
+            open_bar0(address, path, lockdown=sysfs.lockdown(), map_words=self._map_words) as bar0,
+            sysfs.session(address),
+        ):
+            self._wake(address, wake=wake)
+            with self._decoding(address, wake=wake):
                 yield Device(address, part, bar0, self._clock)
-        finally:
-            if not decodes:
-                sysfs.write_command(address, command)
 
     def check_idle(self, address: PciAddress) -> None:
         """Raise DeviceBusy if a virtual machine has the device, or another of its group, open; and if a driver does."""
@@ -56,11 +51,15 @@ class Access:
             raise DeviceError(
                 address, f"driver {device.driver} holds it; bind it first: vfio-manager bind --device {address}"
             )
-        members = (address,) if device.iommu_group is None else self._node.sysfs.iommu_group(device.iommu_group).members
-        for member in {address, *members}:
-            other = self._node.sysfs.pci_device(member)
-            if other.is_open:
-                raise DeviceBusy(address, f"a virtual machine has {'it' if member == address else member} open")
+        use = self._node.sysfs.group_use(device.iommu_group, address)
+        for member in use.open:
+            raise DeviceBusy(address, f"a virtual machine has {'it' if member == address else member} open")
+        for error in use.unread:  # a group of which a part cannot be asked may be in use
+            if error.address == address:
+                raise error
+            raise DeviceError(
+                address, f"whether it is in use cannot be told: {error.address}, of its IOMMU group: {error.reason}"
+            )
 
     def _wake(self, address: PciAddress, *, wake: bool) -> None:
         """Have the device in D0: in D3 its registers read as all ones (PCI power management)."""
@@ -74,6 +73,21 @@ class Access:
             sysfs.keep_awake(address)
         if not self._clock.wait_until(lambda: not sysfs.pci_device(address).is_asleep, WAKE_TIMEOUT_S, _WAKE_POLL_S):
             raise DeviceError(address, f"it does not wake up ({device.power_state}); reset or power-cycle it")
+
+    @contextmanager
+    def _decoding(self, address: PciAddress, *, wake: bool) -> Iterator[None]:
+        """Memory decoding on meanwhile; a device without a driver may have it off."""
+        command = self._command(address)
+        if command & _MEMORY_DECODING:
+            yield
+            return
+        if not wake:
+            raise DeviceError(address, "its memory decoding is off, so its registers cannot be read without a write")
+        self._node.sysfs.write_command(address, command | _MEMORY_DECODING)
+        try:
+            yield
+        finally:
+            self._node.sysfs.write_command(address, command)
 
     def _command(self, address: PciAddress) -> int:
         answer = self._node.sysfs.config([address])[address]

@@ -19,8 +19,8 @@ from device_plugin.specs import Specs
 from device_plugin.tally import PREFIX, Tally
 from device_plugin.watch import FolderWatch
 from nodelib.daemon import Backoff, Daemon, RoundResult
-from nodelib.errors import DeviceError, NodeError
-from nodelib.inventory import Inventory, is_in_use
+from nodelib.errors import NodeError
+from nodelib.inventory import Inventory
 from nodelib.metrics import Metric
 from nodelib.names import ResourceName
 from nodelib.node import Node
@@ -192,12 +192,8 @@ def is_held(sysfs: Sysfs, device: AssignableDevice) -> bool:
 
     The last round may be seconds old, and VFIO announces neither an open nor a close.
     """
-    group = sysfs.iommu_group(int(device.id))
-    try:
-        members = tuple(sysfs.pci_device(address) for address in group.members)
-    except DeviceError:
-        return True
-    return not members or is_in_use(Inventory(devices=members, groups=(group,)), members[0])
+    use = sysfs.group_use(int(device.id))
+    return bool(use.open or use.unread or not use.read)
 
 
 def _all(desired: Mapping[ResourceName, Devices]) -> Devices:

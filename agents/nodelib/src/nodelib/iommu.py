@@ -6,6 +6,7 @@ Viability: Linux, Documentation/driver-api/vfio.rst (groups, devices, and IOMMUs
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nodelib.errors import DeviceError
 from nodelib.nvidia import Kind, kind_of
 from nodelib.pci import PciAddress, PciDevice, same_driver
 from nodelib.problem import Problem
@@ -26,6 +27,21 @@ class IommuGroup:
     @property
     def is_noiommu(self) -> bool:
         return self.name == NOIOMMU_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class GroupUse:
+    """Who had functions of one IOMMU group open at one moment, just read.
+
+    What a member that could not be read means is for the caller: one that left the bus is in nobody's virtual machine,
+    but somebody about to reset or to hand out the group has no answer.
+    """
+
+    read: tuple[PciAddress, ...] = ()
+    open: tuple[PciAddress, ...] = ()
+    """Those of `read` that a virtual machine has open."""
+    unread: tuple[DeviceError, ...] = ()
+    """Why the others could not be read; DeviceGone for those that vanished in between."""
 
 
 def blocks_group(device: PciDevice) -> bool:

@@ -14,7 +14,7 @@ from nodelib import attributes, pciids
 from nodelib.config_space import COMMAND_OFFSET, HEADER_BYTES, ConfigAnswer, judge_config
 from nodelib.errors import DeviceBusy, DeviceError, DeviceGone, NotSupported
 from nodelib.files import HostRoot
-from nodelib.iommu import IommuGroup
+from nodelib.iommu import GroupUse, IommuGroup
 from nodelib.kernel_writes import QUICK_S, KernelWriter
 from nodelib.nvidia import VENDOR_NVIDIA
 from nodelib.pci import PciAddress, PciDevice
@@ -117,6 +117,22 @@ class Sysfs:
             name = None  # most groups have none
         members = (attributes.address_or_none(text) for text in attributes.names_in(folder / "devices"))
         return IommuGroup(number, tuple(sorted(member for member in members if member is not None)), name)
+
+    def group_use(self, group: int | None, *functions: PciAddress) -> GroupUse:
+        """Which functions of *group*, and of *functions*, a virtual machine has open now.
+
+        *functions* are asked whether the group lists them or not: a device leaves its group's folder first.
+        """
+        members = () if group is None else self.iommu_group(group).members
+        read: list[PciDevice] = []
+        unread: list[DeviceError] = []
+        for address in dict.fromkeys((*functions, *members)):
+            try:
+                read.append(self.pci_device(address))
+            except DeviceError as error:
+                unread.append(error)
+        is_open = tuple(function.address for function in read if function.is_open)
+        return GroupUse(tuple(function.address for function in read), is_open, tuple(unread))
 
     def vfio_group_nodes(self) -> frozenset[int]:
         """The groups that the kernel shows a legacy VFIO node for."""

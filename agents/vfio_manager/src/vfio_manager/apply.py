@@ -1,6 +1,5 @@
 """Carry out the steps of a plan: each function on its own, all of them at once, what fails put back."""
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -57,14 +56,14 @@ def apply(step: Step, sysfs: Sysfs, unbind_timeout_s: float) -> None:
 
 def _check_idle(address: PciAddress, sysfs: Sysfs) -> None:
     """Raises DeviceBusy if a VM has the device, or a function of its IOMMU group, open."""
-    device = sysfs.pci_device(address)
-    group = () if device.iommu_group is None else sysfs.iommu_group(device.iommu_group).members
-    for member in (address, *group):
-        with contextlib.suppress(DeviceGone):  # it left just now, so no VM has it
-            function = sysfs.pci_device(member)
-            if function.is_open:
-                what = "it" if member == address else f"{member}, of the same IOMMU group,"
-                raise DeviceBusy(address, f"a virtual machine opened {what} just now")
+    use = sysfs.group_use(sysfs.pci_device(address).iommu_group, address)
+    if use.open:
+        member = use.open[0]
+        what = "it" if member == address else f"{member}, of the same IOMMU group,"
+        raise DeviceBusy(address, f"a virtual machine opened {what} just now")
+    for error in use.unread:
+        if not isinstance(error, DeviceGone):  # what left just now is in no VM
+            raise error
 
 
 def apply_all(
