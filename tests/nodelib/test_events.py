@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from nodelib.errors import NodeError
-from nodelib.events import QUEUE_LENGTH, REPEAT_S, EventPoster, EventType, open_poster
+from nodelib.event_reasons import EventReason, EventType
+from nodelib.events import QUEUE_LENGTH, REPEAT_S, EventPoster, open_poster
 from nodelib.kube import ApiAccess, Kube
 from tests.fakes.kube.api import KubeApi
 from tests.nodelib.kube_parts import field
@@ -55,6 +56,10 @@ def poster_to(api: KubeApi, clock: Callable[[], float], node_name: str = "node-1
     return EventPoster(kube, node_name, "vfio-manager", clock=clock, first_retry_s=0.01)
 
 
+def event_reason(name: str, kind: EventType = EventType.NORMAL) -> EventReason:
+    return EventReason(name, "It is posted by this test.", kind)
+
+
 def posting_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "events"]
 
@@ -91,7 +96,7 @@ def blocked(api: KubeApi) -> Iterator[None]:
 
 
 def test_an_event_has_what_kubectl_and_the_api_server_look_for(api: KubeApi, poster: EventPoster) -> None:
-    poster.post("DeviceGone", GONE, EventType.WARNING)
+    poster.post(event_reason("DeviceGone", EventType.WARNING), GONE)
     until_posted(api, "DeviceGone")
     (event,) = api.events
     assert (event.namespace, event.type, event.message, event.about) == ("default", "Warning", GONE, "Node/node-1")
@@ -106,7 +111,7 @@ def test_an_event_has_what_kubectl_and_the_api_server_look_for(api: KubeApi, pos
 
 
 def test_without_a_word_an_event_is_normal(api: KubeApi, poster: EventPoster) -> None:
-    poster.post("ModeChanged", "mode is on")
+    poster.post(event_reason("ModeChanged"), "mode is on")
     until_posted(api, "ModeChanged")
     assert api.events[0].type == "Normal"
 
@@ -114,14 +119,14 @@ def test_without_a_word_an_event_is_normal(api: KubeApi, poster: EventPoster) ->
 def test_events_come_in_the_order_in_which_they_were_posted(api: KubeApi, poster: EventPoster) -> None:
     reasons = [f"Reason{number}" for number in range(5)]
     for reason in reasons:
-        poster.post(reason, GONE)
+        poster.post(event_reason(reason), GONE)
     until_posted(api, *reasons)
 
 
 @pytest.mark.parametrize("message", ["x" * 1024, "x" * 1025, "ü" * 600, "x" + "€" * 400, "\udc80" * 9, "\0", ""])
 def test_a_message_of_any_kind_is_made_to_fit(api: KubeApi, poster: EventPoster, message: str) -> None:
     """The server's limit is one of bytes, and a cut inside a character would be no text."""
-    poster.post("DeviceGone", message)
+    poster.post(event_reason("DeviceGone"), message)
     until_posted(api, "DeviceGone")
     posted = api.events[0].message
     assert len(posted.encode()) <= 1024
@@ -133,7 +138,7 @@ def test_a_message_of_any_kind_is_made_to_fit(api: KubeApi, poster: EventPoster,
 @pytest.mark.parametrize("node_name", ["n" * 253, f"{'n' * 235}.{'m' * 17}", "10.0.0.1"])
 def test_an_event_of_any_node_has_a_valid_name(api: KubeApi, clock: Clock, node_name: str) -> None:
     poster = poster_to(api, clock, node_name)
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     until_posted(api, "DeviceGone")
     assert field(api.events[0].body, "involvedObject", "name") == node_name
     poster.close(DEADLINE_S)
@@ -143,21 +148,21 @@ def test_an_event_of_any_node_has_a_valid_name(api: KubeApi, clock: Clock, node_
 
 
 def test_the_same_is_not_posted_again_within_five_minutes(api: KubeApi, poster: EventPoster, clock: Clock) -> None:
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     clock.now_s += REPEAT_S - 1
-    poster.post("DeviceGone", GONE)
-    poster.post("DeviceGone", "another device")
-    poster.post("DeviceHung", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
+    poster.post(event_reason("DeviceGone"), "another device")
+    poster.post(event_reason("DeviceHung"), GONE)
     until_posted(api, "DeviceGone", "DeviceGone", "DeviceHung")
     assert [event.message for event in api.events] == [GONE, "another device", GONE]
     clock.now_s += 1
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     until_posted(api, "DeviceGone", "DeviceGone", "DeviceHung", "DeviceGone")
 
 
 def test_what_is_remembered_is_bounded(api: KubeApi, poster: EventPoster) -> None:
     for number in range(300):
-        poster.post("DeviceGone", f"{number}")
+        poster.post(event_reason("DeviceGone"), f"{number}")
         if number % QUEUE_LENGTH == 0:  # none is dropped, which would forget it too
             until_there_are(api, number + 1)
     assert len(poster._posted_at) == 256
@@ -170,10 +175,10 @@ def test_a_cluster_that_forbids_events_is_asked_once_and_warned_of_once(
     api: KubeApi, poster: EventPoster, caplog: pytest.LogCaptureFixture
 ) -> None:
     api.allow.discard(("create", "events"))
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     until_asked(api)
     wait_until(lambda: not posting_threads())
-    poster.post("DeviceHung", GONE)
+    poster.post(event_reason("DeviceHung"), GONE)
     poster.close(DEADLINE_S)
     assert [request.status for request in api.requests] == [403]
     (warning,) = warnings_in(caplog)
@@ -187,8 +192,8 @@ def test_a_cluster_that_forbids_events_is_asked_once_and_warned_of_once(
 def test_an_event_that_the_server_finds_invalid_is_lost_and_the_next_is_posted(
     api: KubeApi, poster: EventPoster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    poster.post("R" * 129, GONE)
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("R" * 129), GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     until_posted(api, "DeviceGone")
     assert [request.status for request in api.requests] == [422, 201]
     (warning,) = warnings_in(caplog)
@@ -206,9 +211,9 @@ def test_an_outage_is_logged_once_and_its_events_are_posted_afterwards(
     caplog.set_level(logging.INFO)
     for number in (1, 2):
         api.stop()
-        poster.post(f"First{number}", GONE)
+        poster.post(event_reason(f"First{number}"), GONE)
         until_warned(caplog, number)
-        poster.post(f"Second{number}", GONE)
+        poster.post(event_reason(f"Second{number}"), GONE)
         api.start()
         until_there_are(api, 2 * number)
     until_posted(api, "First1", "Second1", "First2", "Second2")
@@ -225,7 +230,7 @@ def test_a_server_that_refuses_for_a_while_gets_the_event_later(
     api: KubeApi, poster: EventPoster, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     api.faults.refuse(code, count=3)
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     until_posted(api, "DeviceGone")
     assert [request.status for request in api.requests] == [code, code, code, 201]
     assert len(warnings_in(caplog)) == 1
@@ -233,7 +238,7 @@ def test_a_server_that_refuses_for_a_while_gets_the_event_later(
 
 def test_an_event_whose_answer_was_lost_is_posted_once(api: KubeApi, poster: EventPoster) -> None:
     api.faults.drop(is_carried_out=True)
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     until_asked(api, 2)
     poster.close(DEADLINE_S)
     assert [request.status for request in api.requests] == [201, 409]
@@ -243,7 +248,7 @@ def test_an_event_whose_answer_was_lost_is_posted_once(api: KubeApi, poster: Eve
 
 def test_an_answer_that_is_no_json_is_an_outage(api: KubeApi, poster: EventPoster) -> None:
     api.faults.garble()
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     until_posted(api, "DeviceGone")
 
 
@@ -254,7 +259,7 @@ def test_a_token_that_no_header_can_hold_is_an_outage(api: KubeApi, clock: Clock
     poster = EventPoster(
         Kube(ApiAccess(api.url, token_file=str(token))), "node-1", "vfio-manager", clock=clock, first_retry_s=0.01
     )
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     wait_until(lambda: poster._is_away)
     token.write_text(f"{api.token}\n")
     until_posted(api, "DeviceGone")
@@ -265,10 +270,10 @@ def test_in_a_long_outage_the_oldest_events_are_dropped_and_counted(
     api: KubeApi, poster: EventPoster, caplog: pytest.LogCaptureFixture
 ) -> None:
     api.stop()
-    poster.post("InHand", GONE)
+    poster.post(event_reason("InHand"), GONE)
     until_warned(caplog)
     for number in range(QUEUE_LENGTH + 3):
-        poster.post(f"Waiting{number}", GONE)
+        poster.post(event_reason(f"Waiting{number}"), GONE)
     assert poster.dropped == 3
     api.start()
     until_posted(api, "InHand", *(f"Waiting{number}" for number in range(3, QUEUE_LENGTH + 3)))
@@ -278,11 +283,11 @@ def test_what_was_dropped_may_be_posted_again_at_once(
     api: KubeApi, poster: EventPoster, caplog: pytest.LogCaptureFixture
 ) -> None:
     api.stop()
-    poster.post("InHand", GONE)
+    poster.post(event_reason("InHand"), GONE)
     until_warned(caplog)
     for number in range(QUEUE_LENGTH + 1):
-        poster.post(f"Waiting{number}", GONE)
-    poster.post("Waiting0", GONE)
+        poster.post(event_reason(f"Waiting{number}"), GONE)
+    poster.post(event_reason("Waiting0"), GONE)
     api.start()
     until_posted(api, "InHand", *(f"Waiting{number}" for number in range(2, QUEUE_LENGTH + 1)), "Waiting0")
 
@@ -294,11 +299,11 @@ def test_closing_posts_what_waits(api: KubeApi, clock: Clock) -> None:
     poster = poster_to(api, clock)
     with blocked(api):
         for number in range(5):
-            poster.post(f"Reason{number}", GONE)
+            poster.post(event_reason(f"Reason{number}"), GONE)
     poster.close(DEADLINE_S)
     assert [event.reason for event in api.events] == [f"Reason{number}" for number in range(5)]
     assert posting_threads() == []
-    poster.post("TooLate", GONE)
+    poster.post(event_reason("TooLate"), GONE)
     poster.close(DEADLINE_S)
     assert len(api.events) == 5
     assert poster.dropped == 0
@@ -308,9 +313,9 @@ def test_closing_during_an_outage_gives_up(api: KubeApi, clock: Clock, caplog: p
     kube = Kube(ApiAccess(api.url, token=api.token))
     poster = EventPoster(kube, "node-1", "vfio-manager", clock=clock, first_retry_s=3600.0)
     api.stop()
-    poster.post("InHand", GONE)
+    poster.post(event_reason("InHand"), GONE)
     until_warned(caplog)
-    poster.post("Waiting", GONE)
+    poster.post(event_reason("Waiting"), GONE)
     poster.close(DEADLINE_S)
     assert posting_threads() == []
     assert poster.dropped == 2
@@ -319,9 +324,9 @@ def test_closing_during_an_outage_gives_up(api: KubeApi, clock: Clock, caplog: p
 def test_closing_does_not_wait_for_a_server_that_never_answers(clock: Clock) -> None:
     with serving(b"", hold=True) as server:
         poster = EventPoster(Kube(ApiAccess(server.url)), "node-1", "vfio-manager", clock=clock)
-        poster.post("InHand", GONE)
+        poster.post(event_reason("InHand"), GONE)
         wait_until(lambda: server.requests)
-        poster.post("Waiting", GONE)
+        poster.post(event_reason("Waiting"), GONE)
         poster.close(0.01)
         assert len(posting_threads()) == 1  # it is left behind, and ends with its request
         assert poster.dropped == 1
@@ -332,7 +337,7 @@ def test_closing_does_not_wait_for_a_server_that_never_answers(clock: Clock) -> 
 def test_closing_leaves_no_connection_behind(api: KubeApi, clock: Clock) -> None:
     before = open_descriptors()
     poster = poster_to(api, clock)
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     poster.close(DEADLINE_S)
     until_posted(api, "DeviceGone")
     wait_until(lambda: open_descriptors() <= before)
@@ -348,7 +353,7 @@ def test_a_poster_that_was_never_used_is_closed_too(api: KubeApi, clock: Clock) 
 
 def test_without_access_everything_works_and_nothing_happens() -> None:
     poster = EventPoster(None, "node-1", "vfio-manager")
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     poster.close()
     assert posting_threads() == []
     assert poster.dropped == 0
@@ -368,7 +373,7 @@ def test_a_missing_access_is_said_once(
     caplog.set_level(logging.INFO)
     poster = open_poster(environment, node_name, "vfio-manager", str(tmp_path))
     for _ in range(2):
-        poster.post("DeviceGone", GONE)
+        poster.post(event_reason("DeviceGone"), GONE)
     poster.close()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("INFO", f"no Kubernetes Events will be posted: {reason}")
@@ -395,7 +400,7 @@ def test_a_pod_with_access_posts_to_its_api_server(tmp_path: Path, caplog: pytes
         port = str(taken.getsockname()[1])
     environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": port}
     poster = open_poster(environment, "node-1", "vfio-manager", str(tmp_path))
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     until_warned(caplog)
     poster.close(DEADLINE_S)
     assert f"no answer from the API server at https://127.0.0.1:{port}" in caplog.text
@@ -411,7 +416,7 @@ def test_the_server_takes_no_event_with_a_time_and_without_what_that_needs(
     """kubernetes, pkg/apis/core/validation/events.go."""
     kube = Kube(ApiAccess(api.url, token=api.token))
     poster = EventPoster(kube, "node-1", "vfio-manager", clock=clock)
-    poster.post("DeviceGone", GONE)
+    poster.post(event_reason("DeviceGone"), GONE)
     until_posted(api, "DeviceGone")
     poster.close(DEADLINE_S)
     body = {key: value for key, value in api.events[0].body.items() if key != field_name} | {

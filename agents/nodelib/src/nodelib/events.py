@@ -12,11 +12,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodelib.errors import NotSupported
+from nodelib.event_reasons import EventReason
 
 if TYPE_CHECKING:  # urllib3 (14 MiB), which is imported only where there is an API server to talk to
     from nodelib.kube import ApiError, Kube
@@ -38,23 +38,15 @@ _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _EVENTS = "/api/v1/namespaces/default/events"
 
 
-class EventType(Enum):
-    """What the API server takes as an Event's type."""
-
-    NORMAL = "Normal"
-    WARNING = "Warning"
-
-
 @dataclass(frozen=True, slots=True)
 class _Event:
-    reason: str
+    reason: EventReason
     message: str
-    kind: EventType
     happened: datetime
 
     @property
     def key(self) -> tuple[str, str]:
-        return self.reason, self.message
+        return self.reason.name, self.message
 
 
 class EventPoster:
@@ -91,9 +83,9 @@ class EventPoster:
         with self._changed:
             return self._dropped
 
-    def post(self, reason: str, message: str, kind: EventType = EventType.NORMAL) -> None:
-        """Tell an administrator; *reason* is one word in camel case. The same again within 5 minutes is passed over."""
-        event = _Event(reason, _shortened(message), kind, datetime.now(UTC))
+    def post(self, reason: EventReason, message: str) -> None:
+        """Tell an administrator *message*, one sentence. The same again within 5 minutes is passed over."""
+        event = _Event(reason, _shortened(message), datetime.now(UTC))
         with self._changed:
             if self._is_over or self._is_repeated(event):
                 return
@@ -196,7 +188,7 @@ class EventPoster:
         if error.status == 403:
             log.warning("no more Kubernetes Events: %s; allow `create` on `events` in namespace default", error)
         else:
-            log.warning("lost the Kubernetes Event %s: %s", event.reason, error)
+            log.warning("lost the Kubernetes Event %s: %s", event.reason.name, error)
 
     def _body(self, event: _Event) -> dict[str, object]:
         """The Event as core/v1 has it; with an eventTime it needs a reporting component, instance and an action."""
@@ -210,10 +202,10 @@ class EventPoster:
             "metadata": {"name": name, "namespace": "default"},
             # The kubelet gives the Node's name as its uid, and `kubectl describe node` asks for Events by that.
             "involvedObject": {"kind": "Node", "name": self._node_name, "uid": self._node_name},
-            "reason": event.reason,
+            "reason": event.reason.name,
             "message": event.message,
-            "type": event.kind.value,
-            "action": event.reason,
+            "type": event.reason.type.value,
+            "action": event.reason.name,
             "source": {"component": self._component, "host": self._node_name},
             "reportingComponent": self._component,
             "reportingInstance": self._node_name[:_MAX_INSTANCE_BYTES],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nodelib.daemon import STOP_GRACE_S, Daemon, RoundResult
 from nodelib.errors import InvalidValue, NodeError
-from nodelib.events import EventType
+from nodelib.event_reasons import EventReason
 from nodelib.held import HeldBy
 from nodelib.inventory import Inventory, is_in_use
 from nodelib.iommu import blocks_group
@@ -25,6 +25,7 @@ from nodelib.steps import carry_out
 from nodelib.wakeups import Wakeups
 from vfio_manager import modalias
 from vfio_manager.apply import Failure, apply_all
+from vfio_manager.event_reasons import BOUND, NOT_BOUND
 from vfio_manager.modalias import DriverChoice
 from vfio_manager.plan import NO_MODULE, Plan, plan_bind, plan_release
 from vfio_manager.selection import targets
@@ -59,7 +60,7 @@ class Outcome:
         return (*map(str, self.failures), *map(str, self.refusals), *silent, *self.unseen)
 
 
-def _tell_nobody(_reason: str, _message: str, _kind: EventType) -> None:
+def _tell_nobody(_reason: EventReason, _message: str) -> None:
     """By hand, the command itself says everything."""
 
 
@@ -71,9 +72,9 @@ class Binder:
         node: Node,
         settings: Settings,
         wakeups: Wakeups | None = None,
-        tell: Callable[[str, str, EventType], None] = _tell_nobody,
+        tell: Callable[[EventReason, str], None] = _tell_nobody,
     ) -> None:
-        """*tell* is given what an administrator must know: a reason in one word, a sentence, and how bad it is."""
+        """*tell* is given what an administrator must know."""
         self._tell = tell
         self._told: frozenset[str] = frozenset()
         self._node = node
@@ -196,9 +197,9 @@ class Binder:
         reasons = frozenset(outcome.reasons)
         for reason in outcome.reasons:
             if reason not in self._told:
-                self._tell("NotBoundToVfio", reason, EventType.WARNING)
+                self._tell(NOT_BOUND, reason)
         if self._told and not reasons:
-            self._tell("BoundToVfio", "all devices are on their VFIO drivers again", EventType.NORMAL)
+            self._tell(BOUND, "all devices are on their VFIO drivers again")
         self._told = reasons
 
     def _in_question(self, inventory: Inventory, plan: Plan) -> tuple[PciDevice, ...]:
