@@ -64,6 +64,24 @@ def test_help_is_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--number" in capsys.readouterr().out
 
 
+@click.group(name="agent")
+def agent_with_verbs() -> None:
+    pass
+
+
+@agent_with_verbs.command()
+def run() -> int:
+    return 42
+
+
+@pytest.mark.parametrize(("args", "code"), [([], 42), (["run"], 42), (["--help"], 0), (["--unknown"], 2)])
+def test_existing_manifests_start_the_daemon_with_no_arguments_at_all(
+    args: list[str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["agent", *args])
+    assert run_command(agent_with_verbs, default=["run"]) == code
+
+
 def test_an_interrupted_command_is_1() -> None:
     assert run_command(failing_with(KeyboardInterrupt()), []) == 1
     assert run_command(failing_with(click.Abort()), []) == 1

@@ -7,8 +7,8 @@ from nodelib.cli import run_command
 
 
 def main() -> int:
-    """Run the command line; the exit code is what it comes to."""
-    return run_command(cli)
+    """Run the command line; the exit code is what it comes to. Existing manifests give no arguments at all."""
+    return run_command(cli, default=["run"])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from nodelib.settings import version_option
 def cli() -> None:
     """Set the confidential-computing mode of this node's NVIDIA GPUs.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not supported on this node.
+    Without a verb: run. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not supported on this node.
     """
 
 

@@ -74,7 +74,7 @@ plugin_options = options(
 def cli() -> None:
     """Advertise this node's assignable GPUs to the kubelet, and allocate them.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not supported on this node.
+    Without a verb: run. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not supported on this node.
     """
 
 

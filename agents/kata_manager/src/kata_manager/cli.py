@@ -43,7 +43,7 @@ cdi_folder_option = click.option(
 def cli() -> None:
     """Keep the CDI specs by which the Kata runtime finds this node's GPUs.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not supported on this node.
+    Without a verb: run. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not supported on this node.
     """
 
 

@@ -10,13 +10,17 @@ import click
 from nodelib.errors import NodeError
 
 
-def run_command(command: click.Command, args: Sequence[str] | None = None, obj: object = None) -> int:
+def run_command(
+    command: click.Command, args: Sequence[str] | None = None, obj: object = None, *, default: Sequence[str] = ()
+) -> int:
     """Run *command* and give its exit code: 0 done, 1 failed, 2 wrong usage, 3 not supported on this node.
 
-    *obj* takes the place of the host's own kernel, kubelet or API server in tests and in the demo.
+    *args* are the process's own unless given, and *default* is what no arguments at all mean. *obj* takes the place
+    of the host's own kernel, kubelet or API server in tests and in the demo.
     """
+    told = list(sys.argv[1:] if args is None else args) or list(default)
     try:
-        result = command.main(args=list(args) if args is not None else None, obj=obj, standalone_mode=False)
+        result = command.main(args=told, obj=obj, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return 2

@@ -138,7 +138,7 @@ def parse_settings(binding: dict[str, Any], ready_file: str = "") -> Settings:
 def cli() -> None:
     """Keep this node's NVIDIA GPUs (and NVSwitches) bound to their VFIO driver.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not supported on this node.
+    Without a verb: run. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not supported on this node.
     """
 
 
