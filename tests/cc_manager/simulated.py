@@ -23,10 +23,10 @@ from nodelib.pci import PciAddress
 from nodelib.slow_reads import SlowReader
 from nodelib.sysfs import Sysfs
 from nodelib.wakeups import Wakeups
-from tests.fakes.gpu import ActiveMode, Chip, EmulatedDevice
+from tests.cc_manager.invariant import READY_OF, checked_at_each_write, shown, staged
+from tests.fakes.gpu import Chip, EmulatedDevice
 from tests.fakes.kernel import FakeKernel, Hardware
 from tests.fakes.kube.api import KubeApi
-from tests.fakes.kube.record import NodeState
 from tests.fakes.parts import gpu, nvswitch
 from tests.fakes.topologies import Drivers, build
 
@@ -35,14 +35,6 @@ MODE_REGISTERS = {Chip.GH100: 0x1182CC, Chip.NVSWITCH_GEN3: 0x28C50}
 COMMAND_HEAD, EMEM_CONTROL, EMEM_DATA = 0x8F2C10, 0x8F2AD0, 0x8F2AD4
 QUICK = Settings(reset_timeout_s=20.0)
 """Long enough for a loaded machine; whoever tests a reset that hangs takes less."""
-
-_MODES = {
-    "off": ActiveMode(0b00, is_ppcie=False),
-    "on": ActiveMode(0b01, is_ppcie=False),
-    "devtools": ActiveMode(0b11, is_ppcie=False),
-    "ppcie": ActiveMode(0b00, is_ppcie=True),
-}
-_READY_OF = {"on": "true", "ppcie": "true", "off": "false"}
 
 OnAccess = Callable[[PciAddress, int, int | None], None]
 """Told of each register access before it is made: the device, the offset, the value (None: a read)."""
@@ -117,6 +109,7 @@ class CcNode:
                 self.kernel.write(self.host_folder(address) / "power/control", "on")
             self.kernel.writes.clear()
         self.api = self._stack.enter_context(KubeApi(NODE_NAME, labels or {}, annotations=annotations))
+        self.refuse_untrue_labels = checked_at_each_write(lambda: self.on_the_bus)
         self.api.on_write.append(self.refuse_untrue_labels)
 
     def close(self) -> None:
@@ -199,21 +192,16 @@ class CcNode:
         """The devices whose reset was asked for, in order; what VFIO resets by itself is not among them."""
         return [path.split("/")[-2] for path, _ in self.kernel.writes if path.endswith("/reset")]
 
-    def refuse_untrue_labels(self, state: NodeState) -> None:
-        """The invariant of DESIGN section 4, for `KubeApi.on_write`: a ready value speaks of verified devices only."""
-        if not (ready := state.labels.get(READY)):
-            return
-        mode = state.labels[STATE]
-        assert _READY_OF[mode] == ready, f"ready is {ready!r} in mode {mode}"
-        self.assert_all_in(mode)
+    @property
+    def on_the_bus(self) -> list[tuple[PciAddress, EmulatedDevice]]:
+        """Every device that is plugged in."""
+        return [(address, self.devices[address]) for address in set(self.devices).intersection(self.kernel.addresses)]
 
     def assert_all_in(self, mode: str) -> None:
         """Every device that is plugged in is in *mode*, now and after its next reset, seen from the hardware's side."""
-        for address in set(self.devices).intersection(self.kernel.addresses):
-            device = self.devices[address]
-            wanted = mode if mode == "ppcie" or device.chip is Chip.GH100 else "off"
-            assert device.active == _MODES[wanted], f"{address} is {device.active}, not {wanted}"
-            assert staged(device) == _MODES[wanted], f"{address} has {staged(device)} staged, not {wanted}"
+        for address, device in self.on_the_bus:
+            assert device.active == shown(device, mode), f"{address} is {device.active}, not {mode}"
+            assert staged(device) == shown(device, mode), f"{address} has {staged(device)} staged, not {mode}"
 
     def assert_none_in_waiting(self) -> None:
         """No device that answers would change its mode at its next reset."""
@@ -223,7 +211,7 @@ class CcNode:
     def assert_says(self, mode: str) -> None:
         """The node's labels tell that it is verified in *mode*."""
         assert self.api.labels.get(STATE) == mode
-        assert self.api.labels.get(READY) == _READY_OF.get(mode, "")
+        assert self.api.labels.get(READY) == READY_OF.get(mode, "")
 
     def assert_no_complaints(self) -> None:
         assert self.kernel.complaints == []
@@ -238,7 +226,7 @@ class CcNode:
     def put_into(self, mode: str) -> None:
         """The baseboard controller puts every device into *mode*; the node says nothing of it."""
         for device in self.devices.values():
-            wanted = _MODES[mode if mode == "ppcie" or device.chip is Chip.GH100 else "off"]
+            wanted = shown(device, mode)
             device.knobs.update({2: 0, 4: 0, 34: 0, 6: wanted.cc_bits >> 1, 8: wanted.cc_bits & 1})
             device.knobs.update({45: int(wanted.is_ppcie), 10: 2 if mode == "on" and device.chip is Chip.GH100 else 0})
             device.reset()
@@ -264,12 +252,6 @@ class _WatchedWords:
         for listener in self._listeners:
             listener(self._address, index * 4, value)
         self._words[index] = value
-
-
-def staged(device: EmulatedDevice) -> ActiveMode:
-    """What the next reset will put in force."""
-    knobs = device.knobs
-    return ActiveMode(bool(knobs[8]) | bool(knobs[6]) << 1, is_ppcie=bool(knobs.get(45, 0)))
 
 
 def _functions(gpus: int, switches: int) -> list[Hardware]:

@@ -11,7 +11,8 @@ from cc_manager.apply import Failure, Transition
 from cc_manager.mode import CcMode
 from cc_manager.plan import Plan, Reset, Stage, plan_transition
 from nodelib.pci import PciAddress
-from tests.cc_manager.simulated import COMMAND_HEAD, MODE_REGISTERS, CcNode, staged
+from tests.cc_manager.invariant import staged
+from tests.cc_manager.simulated import COMMAND_HEAD, MODE_REGISTERS, CcNode
 
 ALL = 8
 

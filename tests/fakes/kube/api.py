@@ -1,31 +1,21 @@
 """A simulated Kubernetes API server for one node, over real HTTP, and what a test can do to it."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Self
 
+from tests.fakes.kube.cluster import NODES, Budget, Cluster
 from tests.fakes.kube.faults import Drop, Faults, answer_with
 from tests.fakes.kube.http import Answer, Call, HangUp, HttpServer, Reply, Stream
-from tests.fakes.kube.patch import JsonObject, JsonValue, apply_merge_patch
+from tests.fakes.kube.patch import JsonObject, apply_merge_patch
 from tests.fakes.kube.record import Event, NodeState, Request
-from tests.fakes.kube.rest import EVENTS, NODES, PODS, Rest, Target
+from tests.fakes.kube.rest import EVENTS, Rest, Target
+from tests.fakes.kube.roles import CC_MANAGER_ROLE, Right, allows
 from tests.fakes.kube.rules import ApiError, invalid, label_problems
 from tests.fakes.kube.store import Change, Selector, Store
 
-# What DESIGN, section 4, lets cc-manager do.
-CC_MANAGER_ROLE = frozenset(
-    {
-        ("get", "nodes"),
-        ("list", "nodes"),
-        ("watch", "nodes"),
-        ("patch", "nodes"),
-        ("list", "pods"),
-        ("watch", "pods"),
-        ("create", "events"),
-    }
-)
 USER = "system:serviceaccount:gpu-operator:agent"
 
 
@@ -48,18 +38,19 @@ class KubeApi:
     ) -> None:
         self.node = node
         self.token = token  # the only one taken; None takes every client. May be set at any time
-        # (verb, resource) everywhere, or (verb, resource, namespace) in one namespace.
-        self.allow: set[tuple[str, ...]] = set(CC_MANAGER_ROLE)
+        self.allow: set[Right] = set(CC_MANAGER_ROLE)
+        self.roles: dict[str, frozenset[Right]] = {}  # of further clients, by their token
         self.on_write: list[Callable[[NodeState], None]] = []  # called under the store's lock
         self.faults = Faults()
         self.failures: list[BaseException] = []
         self.store = Store(history_limit)
-        self.rest = Rest(self.store, bookmark_period_s)
+        self.cluster = Cluster(self.store, node)
+        self.rest = Rest(self.store, bookmark_period_s, self.cluster)
         self._requests: list[Request] = []
         self._history: list[NodeState] = []
         self._port_holder: socket.socket | None = None
         self._server: HttpServer | None = None
-        self.store.listeners.append(self._note_write)
+        self.store.listeners += [self._note_write, self.cluster.note_change]
         self.add_node(labels, annotations=annotations)
 
     def __enter__(self) -> Self:
@@ -134,15 +125,15 @@ class KubeApi:
         self.rest.patch_node(self.node, partial(apply_merge_patch, patch=patch))
 
     def add_pod(self, name: str, namespace: str, labels: Mapping[str, str], *, node: str | None = None) -> None:
-        metadata: JsonObject = {"name": name, "namespace": namespace, "labels": dict(labels)}
-        # Clients that check what they read expect a container in every pod.
-        containers: list[JsonValue] = [{"name": "main", "image": "example.test/main"}]
-        spec: JsonObject = {"nodeName": self.node if node is None else node, "containers": containers}
-        pod: JsonObject = {"metadata": metadata, "spec": spec, "status": {"phase": "Running"}}
-        self.store.create(PODS, pod)
+        self.cluster.add_pod(name, namespace, labels, node=node)
+
+    def add_budget(self, namespace: str, labels: Mapping[str, str], *, allowed: int) -> Budget:
+        """How many pods with these labels may be evicted; change its `allowed` at any time."""
+        self.cluster.budgets.append(Budget(namespace, labels, allowed))
+        return self.cluster.budgets[-1]
 
     def remove_pod(self, name: str, namespace: str) -> None:
-        self.store.remove(PODS, namespace, name)
+        self.cluster.end_pod(namespace, name)
 
     def compact(self) -> None:
         """Makes every version that a client can know too old to start a watch from."""
@@ -230,15 +221,23 @@ class KubeApi:
     def _answer(self, target: Target, call: Call) -> Reply:
         try:
             self._authorize(target, call)
+            if target.resource == "selfsubjectaccessreviews":
+                return self.rest.review(self.rights_of(call), call)
             return self.rest.reply(target, call)
         except ApiError as error:
             return Answer.of(error.code, error.status)
 
-    def _authorize(self, target: Target, call: Call) -> None:
-        if self.token is not None and call.authorization != f"Bearer {self.token}":
+    def rights_of(self, call: Call) -> Collection[Right]:
+        """What the client of *call* may do. Raises ApiError for one that nobody knows."""
+        token = call.authorization.removeprefix("Bearer ")
+        if token in self.roles:
+            return self.roles[token]
+        if self.token is not None and token != self.token:
             raise ApiError(401, "Unauthorized")
-        right = (target.verb, target.resource)
-        if right not in self.allow and (*right, target.namespace) not in self.allow:
+        return self.allow
+
+    def _authorize(self, target: Target, call: Call) -> None:
+        if not allows(self.rights_of(call), target.verb, target.resource, target.namespace):
             raise ApiError(
                 403,
                 f'{target.resource} "{target.name}" is forbidden: User "{USER}" cannot'

@@ -1,12 +1,13 @@
 """What the simulated API server serves: which path is which object, and what each verb does to it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 from urllib.parse import unquote
 
+from tests.fakes.kube.cluster import DAEMON_SETS, NODES, PODS, Cluster
 from tests.fakes.kube.http import Answer, Call, Reply, Stream
 from tests.fakes.kube.patch import (
     JsonObject,
@@ -17,23 +18,23 @@ from tests.fakes.kube.patch import (
     section,
     text,
 )
+from tests.fakes.kube.roles import Right, review
 from tests.fakes.kube.rules import ApiError, Problem, admit_node, event_problems, invalid
 from tests.fakes.kube.store import Kind, Selector, Store
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
-_META = frozenset({"metadata.name", "metadata.namespace"})
-NODES = Kind("nodes", "Node", "v1", False, frozenset({"metadata.name"}))
-PODS = Kind("pods", "Pod", "v1", True, _META | {"spec.nodeName", "status.phase"})
 EVENTS = Kind(
     "events",
     "Event",
     "v1",
     True,
-    _META | {"reason", "type", "involvedObject.kind", "involvedObject.name"},
+    frozenset({"metadata.name", "metadata.namespace"})
+    | {"reason", "type", "involvedObject.kind", "involvedObject.name"},
 )
-KINDS = (NODES, PODS, EVENTS)
+KINDS = (NODES, PODS, DAEMON_SETS, EVENTS)
+REVIEWS = "authorization.k8s.io/v1"
 
 # The API server picks 30 to 60 minutes for a watch that names no end (--min-request-timeout).
 DEFAULT_WATCH_TIMEOUT_S = 1800.0
@@ -104,21 +105,34 @@ Verb: TypeAlias = Callable[[Kind, Target, Call], Reply]
 class Rest:
     """The verbs over a store. Whatever is served is an entry of one of its two tables."""
 
-    def __init__(self, store: Store, bookmark_period_s: float) -> None:
+    def __init__(self, store: Store, bookmark_period_s: float, cluster: Cluster) -> None:
         self._store = store
+        self._cluster = cluster
         self._bookmark_period_s = bookmark_period_s
         self.kinds: dict[tuple[str, str], Kind] = {(k.api_version, k.resource): k for k in KINDS}
         self.verbs: dict[tuple[str, str], Verb] = {
             ("patch", "nodes"): self._patch_node,
             ("create", "events"): self._create_event,
+            ("create", "pods/eviction"): self._evict,
         }
         for kind in KINDS:
             self.verbs["get", kind.resource] = self._get
             self.verbs["list", kind.resource] = self._list
             self.verbs["watch", kind.resource] = self._watch
 
+    def review(self, rights: Collection[Right], call: Call) -> Reply:
+        """What a SelfSubjectAccessReview is answered by a server that gives the client *rights*."""
+        _media_type(call, "application/json", "")
+        body = _parse_json(call.body)
+        if not isinstance(body, dict) or (body.get("kind"), body.get("apiVersion")) != (
+            "SelfSubjectAccessReview",
+            REVIEWS,
+        ):
+            raise ApiError(400, f"the body must be one SelfSubjectAccessReview of {REVIEWS}")
+        return Answer.of(201, review(rights, body))
+
     def reply(self, target: Target, call: Call) -> Reply:
-        kind = self.kinds.get((target.api_version, target.resource))
+        kind = self.kinds.get((target.api_version, target.resource.partition("/")[0]))
         if kind is None:
             raise ApiError(404, "the server could not find the requested resource")
         verb = self.verbs.get((target.verb, target.resource))
@@ -175,6 +189,17 @@ class Rest:
         else:
             change = partial(apply_json_patch, operations=_parse_operations(patch))
         return Answer.of(200, self.patch_node(target.name, change))
+
+    def _evict(self, kind: Kind, target: Target, call: Call) -> Reply:
+        _media_type(call, "application/json", "")
+        body = _parse_json(call.body)
+        if not isinstance(body, dict) or (body.get("kind"), body.get("apiVersion")) != ("Eviction", "policy/v1"):
+            raise ApiError(400, "the body must be one Eviction of policy/v1")
+        if text(body, "metadata", "name") != target.name:
+            raise ApiError(400, "name in URL does not match name in Eviction object")
+        self._cluster.evict(target.namespace, target.name, text(body, "deleteOptions", "preconditions", "uid"))
+        done: JsonObject = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+        return Answer.of(201, done)
 
     def _create_event(self, kind: Kind, target: Target, call: Call) -> Reply:
         _media_type(call, "application/json", "")
