@@ -18,13 +18,13 @@ from cc_manager.setter import ModeSetter
 from cc_manager.settings import Settings
 from nodelib.kube import ApiAccess, Kube
 from nodelib.node import Node
-from nodelib.nvidia import Kind, is_assignable_kind, kind_of
+from nodelib.nvidia import is_assignable_kind
 from nodelib.pci import PciAddress
 from nodelib.slow_reads import SlowReader
 from nodelib.sysfs import Sysfs
 from nodelib.wakeups import Wakeups
 from tests.cc_manager.invariant import READY_OF, checked_at_each_write, shown, staged
-from tests.fakes.gpu import Chip, EmulatedDevice
+from tests.fakes.gpu import Chip, EmulatedDevice, chip_behind
 from tests.fakes.kernel import FakeKernel, Hardware
 from tests.fakes.kube.api import KubeApi
 from tests.fakes.parts import gpu, nvswitch
@@ -45,6 +45,7 @@ class SharedTime:
 
     def __init__(self) -> None:
         self._now = 1000.0
+        self._due: list[tuple[float, Callable[[], None]]] = []
         self._lock = threading.Lock()
 
     def now(self) -> float:
@@ -53,6 +54,14 @@ class SharedTime:
     def sleep(self, seconds: float) -> None:
         with self._lock:
             self._now += seconds
+            due = [do for when, do in self._due if when <= self._now]
+            self._due = [(when, do) for when, do in self._due if when > self._now]
+        for do in due:
+            do()
+
+    def call_at(self, when: float, do: Callable[[], None]) -> None:
+        with self._lock:
+            self._due.append((when, do))
 
     @property
     def clock(self) -> Clock:
@@ -101,8 +110,8 @@ class CcNode:
         self.on_access: list[OnAccess] = []
         self.devices: dict[PciAddress, EmulatedDevice] = {}
         for device in self.node.scan().devices:
-            if is_assignable_kind(device):
-                chip = Chip.NVSWITCH_GEN3 if kind_of(device) is Kind.NVSWITCH else Chip.GH100
+            chip = chip_behind(device.device, device.pci_class)
+            if is_assignable_kind(device) and chip is not None:
                 self._attach(device.address, chip, real_time=real_time)
         if awake and driver == "vfio-pci":
             for address in self.devices:
@@ -127,7 +136,7 @@ class CcNode:
             self.assert_no_complaints()
 
     def _attach(self, address: PciAddress, chip: Chip, *, real_time: bool) -> None:
-        device = EmulatedDevice(chip, clock=self.time.now)
+        device = EmulatedDevice(chip, clock=self.time.now, call_at=self.time.call_at)
         if real_time:
             device = EmulatedDevice(chip, boot_time_s=0.02, take_time_s=0.0, answer_time_s=0.0)
         self.devices[address] = device
@@ -138,10 +147,9 @@ class CcNode:
     @contextlib.contextmanager
     def map_words(self, path: Path) -> Iterator[Words]:
         """What mapping `resource0` gives here."""
+        opened = self.kernel.open_bar0(path)
         try:
-            words = self.kernel.map_bar0(path)
-        except FileNotFoundError:
-            raise  # from open; what follows comes from mmap
+            words = opened.map()
         except OSError as error:
             raise MapError(error.errno, error.strerror, str(path)) from error
         yield _WatchedWords(PciAddress.parse(path.parent.name), words, self.on_access)
@@ -228,7 +236,9 @@ class CcNode:
         for device in self.devices.values():
             wanted = shown(device, mode)
             device.knobs.update({2: 0, 4: 0, 34: 0, 6: wanted.cc_bits >> 1, 8: wanted.cc_bits & 1})
-            device.knobs.update({45: int(wanted.is_ppcie), 10: 2 if mode == "on" and device.chip is Chip.GH100 else 0})
+            if 45 in device.knobs:
+                device.knobs[45] = int(wanted.is_ppcie)
+            device.knobs.update({10: 2 if mode == "on" and device.chip is Chip.GH100 else 0})
             device.reset()
         self.time.sleep(1.0)
 

@@ -161,7 +161,7 @@ def test_field_17_a_chip_is_judged_by_what_it_is_and_each_has_a_verdict_with_a_r
     hardware = (gpu(str(FIRST), L40S, group=10), gpu(str(SECOND), B200, group=11), unknown)
     with CcNode(tmp_path, hardware=hardware) as node:
         seen = look(node)
-        assert node.accesses == [0, 0, 0]
+        assert not any(node.accesses)
         assert node.kernel.writes == []
     assert "the chip of device id 0x26b9 is not known" in why(seen[FIRST])
     assert "Blackwell GPUs (GB100) are not supported by this version" in why(seen[SECOND])

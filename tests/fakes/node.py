@@ -8,9 +8,9 @@ from typing import Self
 from cc_manager.bar0 import MapError, Words
 from cc_manager.chips import part_of
 from cc_manager.errors import UnsupportedDevice
-from nodelib.nvidia import Kind, is_assignable_kind, kind_of
+from nodelib.nvidia import is_assignable_kind
 from nodelib.pci import PciAddress, PciDevice
-from tests.fakes.gpu import Chip, EmulatedDevice
+from tests.fakes.gpu import EmulatedDevice, chip_behind
 from tests.fakes.kube.api import KubeApi
 from tests.fakes.kubelet import Kubelet
 from tests.fakes.topologies import build
@@ -53,10 +53,9 @@ class SimulatedNode:
     @contextlib.contextmanager
     def map_words(self, path: Path) -> Iterator[Words]:
         """What mapping `resource0` gives here; the kernel's refusals come as they come from mmap."""
+        opened = self.kernel.open_bar0(path)
         try:
-            words = self.kernel.map_bar0(path)
-        except FileNotFoundError:
-            raise
+            words = opened.map()
         except OSError as error:
             raise MapError(error.errno, error.strerror, str(path)) from error
         yield words
@@ -69,12 +68,13 @@ class SimulatedNode:
 
 
 def emulate(device: PciDevice) -> EmulatedDevice | None:
-    """The emulated device behind *device*; None for a chip that is not emulated."""
+    """The emulated device behind *device*; None for a chip that is not emulated, or that cc-manager does not know."""
     try:
         part_of(device)
     except UnsupportedDevice:
         return None
-    return EmulatedDevice(Chip.NVSWITCH_GEN3 if kind_of(device) is Kind.NVSWITCH else Chip.GH100)
+    chip = chip_behind(device.device, device.pci_class)
+    return None if chip is None else EmulatedDevice(chip)
 
 
 def _kubeconfig(api: KubeApi) -> str:

@@ -91,6 +91,9 @@ def test_the_fsp_answers_with_the_error_that_the_test_names(gpu: EmulatedDevice,
     assert write_knob(words, clock, 8, 1) == 0x55
     assert write_knob(words, clock, 10, 2) == 0x66
     assert write_knob(words, clock, 2, 1) == 0
+    gpu.faults.fsp_errors = (FspError(0x88, times=1),)
+    assert write_knob(words, clock, 10, 0) == 0x88
+    assert read_knob(words, clock, 10)[4] == 0
     gpu.faults.fsp_errors = (FspError(0x77),)
     assert read_knob(words, clock, 2)[4] == 0x77
     assert gpu.knob_writes == [(2, 1)]
@@ -221,15 +224,15 @@ def test_a_device_falls_off_the_bus_at_the_access_that_the_test_names(gpu: Emula
 
 
 @pytest.mark.parametrize(
-    ("chip", "register"),
-    [(Chip.GH100, GPU_RECOVERY), (Chip.NVSWITCH_GEN3, SWITCH_RECOVERY)],
+    ("chip", "register", "boot"),
+    [(Chip.GH100, GPU_RECOVERY, 0x200BC), (Chip.NVSWITCH_GEN3, SWITCH_RECOVERY, 0x660BC)],
 )
-def test_recovery_mode_is_a_bit_and_no_boot(chip: Chip, register: int) -> None:
+def test_recovery_mode_is_a_bit_and_no_boot(chip: Chip, register: int, boot: int) -> None:
     device = EmulatedDevice(chip)
     assert not device.bar0()[register] >> 30 & 1
     device.faults.is_in_recovery = True
     assert device.bar0()[register] >> 30 & 1
-    assert device.bar0()[chip.value.boot_complete // 4] != 0xFF
+    assert device.bar0()[boot // 4] != 0xFF
 
 
 def test_a_security_fault_shows_as_the_identity(gpu: EmulatedDevice) -> None:

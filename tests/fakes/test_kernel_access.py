@@ -102,3 +102,23 @@ def test_a_mapping_of_a_device_that_leaves_reads_all_ones(kernel: FakeKernel, sy
     assert words[0] == ALL_ONES
     with pytest.raises(FileNotFoundError):
         kernel.map_bar0(sysfs.resource_path(GPU))
+
+
+def test_bar0_may_be_refused_when_it_is_opened_or_when_it_is_mapped(kernel: FakeKernel, sysfs: Sysfs) -> None:
+    # facts/fsp-and-cc-mode.md, section 5: EPERM from open is a sandbox or virtual machine, from mmap lockdown.
+    path = sysfs.resource_path(GPU)
+    kernel.faults.bar0_open[GPU] = errno.EPERM
+    with pytest.raises(PermissionError, match="opening it"):
+        kernel.open_bar0(path)
+    kernel.faults.bar0_open.clear()
+    kernel.faults.bar0_mmap[GPU] = errno.EINVAL
+    opened = kernel.open_bar0(path)
+    with pytest.raises(OSError, match="mapping it") as refused:
+        opened.map()
+    assert refused.value.errno == errno.EINVAL
+
+
+def test_a_write_fails_as_often_as_the_test_says(kernel: FakeKernel, tmp_path: Path) -> None:
+    reset = tmp_path / f"sys/bus/pci/devices/{GPU}/reset"
+    kernel.faults.fail_next[GPU, "reset"] = [errno.ENOTTY, 0, errno.ENODEV]
+    assert [kernel.write(reset, "1") for _ in range(4)] == [errno.ENOTTY, 0, errno.ENODEV, 0]

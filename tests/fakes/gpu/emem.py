@@ -4,12 +4,12 @@ Facts, section 3a. Time passes only in `settle`, which the device calls before e
 """
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from tests.fakes.gpu.faults import Faults
 from tests.fakes.gpu.fsp import Fsp
+from tests.fakes.gpu.transport import ANSWER_LIMIT_S, BUS_ERROR, Complain, Latencies, Message
 
 CHANNELS = 8
 FSP_CHANNEL = 2
@@ -20,10 +20,6 @@ STRIDE = 8
 
 INCREMENT_ON_WRITE, INCREMENT_ON_READ = 1 << 24, 1 << 25
 OFFSET_BITS = 0xFFFFFF
-BUS_ERROR = 0xBADF1100
-
-# "5 s is the time limit used in practice" (section 3): a client that asks again sooner did not wait.
-ANSWER_LIMIT_S = 5.0
 
 
 class Register(Enum):
@@ -48,12 +44,6 @@ class Port:
     control: int = 0
     needs_control: bool = True
     """EMEMC "is written before every packet and before every answer, and always after a reset"."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    due: float
-    words: tuple[int, ...]
 
 
 class Channel:
@@ -96,38 +86,36 @@ def _registers() -> dict[int, tuple[int, Register]]:
 
 
 class EmemTransport:
-    def __init__(
-        self,
-        fsp: Fsp,
-        faults: Faults,
-        complain: Callable[[str], None],
-        *,
-        take_time_s: float,
-        answer_time_s: float,
-    ) -> None:
+    def __init__(self, fsp: Fsp, faults: Faults, complain: Complain, latencies: Latencies) -> None:
         self._fsp = fsp
         self._faults = faults
         self._complain = complain
-        self._take_time_s = take_time_s
-        self._answer_time_s = answer_time_s
+        self._latencies = latencies
         self._registers = _registers()
         self.clear()
 
     def clear(self) -> None:
         self._emem = [0] * (CHANNELS * WINDOW_BYTES // 4)
         self._channels = [Channel(number) for number in range(CHANNELS)]
+        self._fsp_listens = False
         self._bell: float | None = None
         self._asked: float | None = None
         self._outgoing: deque[Message] = deque()
 
+    def meet_client(self) -> None:
+        """Nothing: here a client opens the channel."""
+
     def owns(self, offset: int) -> bool:
         return offset in self._registers
 
-    def settle(self, now: float) -> None:
+    def settle(self, now: float, *, fsp_listens: bool) -> None:
+        self._fsp_listens = fsp_listens
+        if not fsp_listens:
+            return
         self._leave_behind(now)
         if self._faults.fsp_is_hung:
             return
-        if self._bell is not None and now >= self._bell + self._take_time_s:
+        if self._bell is not None and now >= self._bell + self._latencies.take:
             self._take(self._bell)
         # A firmware of one thread takes a packet before it answers an older one: an answer never
         # overwrites, in the EMEM that both share, a packet whose bell has rung.
@@ -146,7 +134,7 @@ class EmemTransport:
             return BUS_ERROR if place is None else self._emem[place]
         return channel.queues[register]
 
-    def write(self, offset: int, value: int, now: float, *, fsp_listens: bool) -> None:
+    def write(self, offset: int, value: int, now: float) -> None:
         number, register = self._registers[offset]
         channel = self._channels[number]
         if register is Register.EMEM_CONTROL:
@@ -159,7 +147,7 @@ class EmemTransport:
             self._check_queue_write(channel, register, value)
             channel.queues[register] = value
             if register is Register.COMMAND_HEAD and channel.has_command:
-                self._ring(channel, number, now, fsp_listens=fsp_listens)
+                self._ring(channel, number, now)
 
     def _point(self, number: int, value: int) -> None:
         port = self._channels[number].port
@@ -204,7 +192,7 @@ class EmemTransport:
         else:
             self._complain(f"{what} opens no channel: the writes before it are others")
 
-    def _ring(self, channel: Channel, number: int, now: float, *, fsp_listens: bool) -> None:
+    def _ring(self, channel: Channel, number: int, now: float) -> None:
         if number != FSP_CHANNEL:
             self._complain(f"a packet on channel {number}, which is not the FSP's")
             return
@@ -217,7 +205,7 @@ class EmemTransport:
         if channel.port.needs_control:
             self._complain("a packet before EMEMC was written anew")
         channel.port.needs_control = True
-        if fsp_listens:
+        if self._fsp_listens:
             self._bell = now
 
     def _take(self, rung: float) -> None:
@@ -237,7 +225,7 @@ class EmemTransport:
             return
         self._asked = rung
         if not self._faults.fsp_is_silent:
-            self._outgoing.append(Message(rung + self._answer_time_s, answer))
+            self._outgoing.append(Message(rung + self._latencies.answer, answer))
 
     def _post(self, channel: Channel, words: tuple[int, ...]) -> None:
         self._asked = None

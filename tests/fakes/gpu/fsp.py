@@ -119,6 +119,7 @@ class Fsp:
             raise RefusedError(BAD_LENGTH, f"PRC word {word:#010x} in a payload of {len(payload)} words")
         for error in self._faults.fsp_errors:
             if error.applies_to(knob, is_write=command == WRITE_KNOB):
+                error.count()
                 raise RefusedError(error.code, "on command", is_mistake=False)
         if command == READ_KNOB:
             return (RUBBISH << 16 | self._knobs.read(knob),)

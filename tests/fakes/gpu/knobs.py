@@ -6,9 +6,9 @@ Facts, section 4.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-CC_DEVTOOLS, CC, PPCIE = 6, 8, 45
+CC_DEVTOOLS, CC, DECOUPLER, PPCIE = 6, 8, 10, 45
 LEGACY_RESTRICTIONS = (2, 4, 34)
-PERMISSION_OF = {2: 1, 4: 3, 34: 33, CC_DEVTOOLS: 5, CC: 7, 10: 9, PPCIE: 44}
+PERMISSION_OF = {2: 1, 4: 3, 34: 33, CC_DEVTOOLS: 5, CC: 7, DECOUPLER: 9, PPCIE: 44}
 UNUSED = (35, 36, 46, 47)
 
 # The one error code that the facts name.
@@ -74,3 +74,7 @@ class Knobs:
     def staged(self) -> ActiveMode:
         cc_bits = bool(self.values[CC]) | bool(self.values[CC_DEVTOOLS]) << 1
         return ActiveMode(cc_bits, is_ppcie=bool(self.values.get(PPCIE, 0)))
+
+    @property
+    def decouples(self) -> bool:
+        return bool(self.values[DECOUPLER])

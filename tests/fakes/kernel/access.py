@@ -1,6 +1,7 @@
 """Access to a function's BAR0 and configuration space from user space, and the lockdown that forbids it."""
 
 import errno
+import os
 from pathlib import Path
 
 from tests.fakes.kernel.core import Core
@@ -23,11 +24,19 @@ class Access:
         text = " ".join(f"[{name}]" if name == mode else name for name in _LOCKDOWN_MODES)
         self._core.tree.write(self._lockdown, f"{text}\n", 0o644)
 
-    def map_bar0(self, path: Path) -> Words:
-        """facts/fsp-and-cc-mode.md, section 5; drivers/pci/pci-sysfs.c, pci_mmap_resource."""
-        core = self._core
+    def open_bar0(self, path: Path) -> "OpenBar0":
+        """facts/fsp-and-cc-mode.md, section 5."""
         assert path.name == "resource0", f"{path} is not BAR0"
         function = self._function_of(path)
+        if number := self._core.faults.bar0_open.get(function.address):
+            raise OSError(number, f"opening it: {os.strerror(number)}", str(path))
+        return OpenBar0(self, function)
+
+    def map_bar0(self, function: Function) -> Words:
+        """facts/fsp-and-cc-mode.md, section 5; drivers/pci/pci-sysfs.c, pci_mmap_resource."""
+        core = self._core
+        if number := core.faults.bar0_mmap.get(function.address):
+            raise OSError(number, f"mapping it: {os.strerror(number)}")
         if self._is_locked_down:
             raise PermissionError(errno.EPERM, "kernel lockdown forbids it (LOCKDOWN_PCI_ACCESS)")
         if function.is_used_by_vm:
@@ -52,3 +61,15 @@ class Access:
         if function is None or not path.exists():
             raise FileNotFoundError(errno.ENOENT, "no such attribute", str(path))
         return function
+
+
+class OpenBar0:
+    """An open `resource0`, which may still refuse to be mapped."""
+
+    def __init__(self, access: Access, function: Function) -> None:
+        self._access = access
+        self._function = function
+
+    def map(self) -> Words:
+        """What mmap gives: EPERM under lockdown, EINVAL where a driver owns the BAR."""
+        return self._access.map_bar0(self._function)

@@ -11,7 +11,7 @@ from nodelib.pci import PciAddress
 from tests.fakes.kernel.drivers import Driver, IdMatch
 from tests.fakes.kernel.hardware import COMMAND_MEMORY, COMMAND_OFFSET, CONFIG_BYTES
 from tests.fakes.kernel.held_files import HeldFiles
-from tests.fakes.kernel.state import Faults, Function, Group, Uevent
+from tests.fakes.kernel.state import Emulated, Faults, Function, Group, Uevent
 from tests.fakes.kernel.tree import Tree
 
 _PATIENCE_S = 0.02
@@ -94,7 +94,9 @@ class Core:
         if key in self.faults.hang:
             with self.changed:
                 self.wait_until(lambda: key not in self.faults.hang)
-        if number := self.faults.fail.get(key):
+        coming = self.faults.fail_next.get(key)
+        number = coming.pop(0) if coming else self.faults.fail.get(key)
+        if number:
             raise Refused(number, f"{verb} of {function.address} fails on command")
 
     @contextlib.contextmanager
@@ -159,9 +161,22 @@ class Core:
     def show_config(self, function: Function) -> None:
         """What the configuration space reads: all ones where nothing answers (PCI specification)."""
         with self.changed:
-            content = b"\xff" * CONFIG_BYTES if function.is_off_bus else bytes(function.config)
-            self.files.write(function.folder / "config", content, 0o644)
+            content = b"\xff" * CONFIG_BYTES if function.is_off_bus else bytes(_with_device_words(function))
+            self.files.write(function.folder / "config", content[: self.faults.config_bytes], 0o644)
             self.tell_emulated(function)
+
+    def connect(self, function: Function, device: Emulated) -> None:
+        """Put *device* behind the function: each is told of the other from now on."""
+
+        def on_change() -> None:
+            with self.changed:
+                function.is_off_bus = function.is_off_bus or device.gone
+                if function.is_here:
+                    self.show_config(function)
+
+        function.emulated = device
+        device.on_change = on_change
+        self.show_config(function)
 
     def tell_emulated(self, function: Function) -> None:
         """The state that the device itself notices; its power state goes by D0 and asleep only."""
@@ -199,3 +214,12 @@ class Core:
     def _tell(self, event: Uevent) -> None:
         for listener in tuple(self._listeners):
             listener(event)
+
+
+def _with_device_words(function: Function) -> bytearray:
+    """The configuration space with what the device itself puts there."""
+    space = bytearray(function.config)
+    if function.emulated is not None:
+        for offset, word in function.emulated.config_words().items():
+            space[offset : offset + 4] = word.to_bytes(4, "little")
+    return space

@@ -78,9 +78,8 @@ class Hotplug:
         device = gone.emulated
         if device is not None:
             device.gone = False
+            self._core.connect(function, device)
             device.reset()
-            function.emulated = device
-            self._core.tell_emulated(function)
         self._binding.attach_any(function)
         return function
 

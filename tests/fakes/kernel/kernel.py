@@ -13,7 +13,7 @@ from nodelib.node import Node
 from nodelib.pci import PciAddress
 from nodelib.sysfs import Sysfs
 from nodelib.wakeups import Wakeups
-from tests.fakes.kernel.access import Access
+from tests.fakes.kernel.access import Access, OpenBar0
 from tests.fakes.kernel.binding import Binding
 from tests.fakes.kernel.core import Core, Refused
 from tests.fakes.kernel.drivers import KNOWN_DRIVERS, Driver
@@ -141,9 +141,13 @@ class FakeKernel:
         """A write to a `config` file: EPERM under lockdown."""
         self._access.write_config(path, offset, data)
 
+    def open_bar0(self, path: Path) -> OpenBar0:
+        """An open `resource0`. Raises what open(2) does."""
+        return self._access.open_bar0(path)
+
     def map_bar0(self, path: Path) -> Words:
-        """What an mmap of `resource0` gives: EPERM under lockdown, EINVAL where a driver owns the BAR."""
-        return self._access.map_bar0(path)
+        """What opening and mapping `resource0` gives. Raises what either does."""
+        return self.open_bar0(path).map()
 
     # --- what tests look at
 
@@ -181,9 +185,7 @@ class FakeKernel:
 
     def attach(self, address: Address, emulated: Emulated) -> None:
         """Put an emulated device behind the function: it is told of resets, power and memory decoding."""
-        function = self._function(address)
-        function.emulated = emulated
-        self._core.tell_emulated(function)
+        self._core.connect(self._function(address), emulated)
 
     def unplug(self, address: Address, *, whole_slot: bool = False) -> None:
         """Pull it out, with all behind it or, on request, with all functions of its slot."""

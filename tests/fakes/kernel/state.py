@@ -1,13 +1,13 @@
 """What the simulated kernel remembers of each function and IOMMU group, and of what it was told to do wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from nodelib.pci import PciAddress
 from tests.fakes.kernel.drivers import Driver
-from tests.fakes.kernel.hardware import Hardware
+from tests.fakes.kernel.hardware import CONFIG_BYTES, Hardware
 
 PowerState = Literal["D0", "D3hot", "D3cold"]
 
@@ -26,8 +26,14 @@ class Emulated(Protocol):
     power_state: Literal["D0", "D3hot"]
     memory_decoding: bool
     gone: bool
+    on_change: Callable[[], None]
+    """Set by the kernel; called when `gone` or `config_words` has changed."""
 
     def reset(self) -> None: ...
+
+    def config_words(self) -> Mapping[int, int]:
+        """What it puts into its configuration space beyond the header: dwords by offset."""
+        ...
 
     def bar0(self) -> Words: ...
 
@@ -130,6 +136,15 @@ class Faults:
     """Writes that do not return until `FakeKernel.release_hangs`."""
     fail: dict[tuple[PciAddress, str], int] = field(default_factory=dict)
     """The errno of a write. For `bind` it is the driver's own, which `drivers_probe` does not tell."""
+    fail_next: dict[tuple[PciAddress, str], list[int]] = field(default_factory=dict)
+    """The errnos of the coming writes, one each; 0: that one succeeds."""
+    bar0_open: dict[PciAddress, int] = field(default_factory=dict)
+    """The errno of opening `resource0`: EPERM in a sandbox or virtual machine that forbids it."""
+    bar0_mmap: dict[PciAddress, int] = field(default_factory=dict)
+    """The errno of mapping it, after it could be opened."""
+    config_bytes: int = CONFIG_BYTES
+    """How much of `config` can be read: 64 without CAP_SYS_ADMIN (drivers/pci/pci-sysfs.c, pci_read_config). To be set
+    before devices are added."""
     before_write: Callable[[str, str], None] | None = None
     """Called with the path below /sys and the value before each write: things change between two of them."""
     is_read_only: bool = False
