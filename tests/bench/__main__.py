@@ -1,9 +1,10 @@
 """`python -m tests.bench`: prints a table of what was measured beside the design's targets (DESIGN, section 6)."""
 
 import logging
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cc_manager.access import Access
@@ -20,31 +21,29 @@ from tests.bench.measure import (
     command,
     cpu_ms,
     median,
-    percentile,
     process_ms,
     resident_mib,
     running,
     wall_ms,
 )
+from tests.bench.plugin import plugin_life
 from tests.fakes.gpu import Chip, EmulatedDevice
-from tests.fakes.kubelet import Kubelet
 from tests.fakes.node import SimulatedNode
 from tests.fakes.topologies import Drivers, build
 from vfio_manager.reconcile import Binder
 from vfio_manager.settings import Settings as VfioSettings
 from vfio_manager.settings import SwitchPolicy
 
-GPU = "nvidia.com/pgpu"
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """A simulated node is hundreds of files, and a disk would be measured instead of the agents."""
 VERBS = (("vfio-manager", "status"), ("kata-manager", "spec"), ("cc-manager", "status"), ("device-plugin", "list"))
 
 
-def main() -> None:
-    """Measure everything, a line at a time."""
+def main(names: Sequence[str] = ()) -> None:
+    """Measure the parts called *names*, or everything, a line at a time."""
     logging.disable(logging.CRITICAL)
     print(f"{'WHAT':52} {'MEASURED':34} TARGET")
-    for part in (scans, idle_rounds, binds, mode_changes, quick_answers, plugin_life):
+    for part in [part for part in PARTS if not names or part.__name__ in names]:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=MEMORY) as folder:
             for figure in part(Path(folder)):
                 print(f"{figure.what:52} {figure.measured:34} {figure.target}", flush=True)
@@ -121,25 +120,8 @@ def quick_answers(folder: Path) -> Iterator[Figure]:
             yield Figure(f"{name} {verb} / --help", f"{shown:.0f} ms / {helped:.0f} ms", "<= 250 ms")
 
 
-def plugin_life(folder: Path) -> Iterator[Figure]:
+def managers_memory(folder: Path) -> Iterator[Figure]:
     with build("dgx-h100", folder / "host", drivers=Drivers(gpu="vfio-pci", nvswitch="vfio-pci")) as kernel:
-        plugins = kernel.host.root / "var/lib/kubelet/device-plugins"
-        with Kubelet(plugins, kernel.host.root / "var/lib/kubelet/pod-resources") as kubelet:
-            begin = time.perf_counter()
-            run = (command("device-plugin"), "run", "--host-root", str(kernel.host.root), "--cdi", "write")
-            with running(*run) as process:
-                kubelet.wait_until(lambda: kubelet.allocatable(GPU) == 8, 20)
-                started = f"{(time.perf_counter() - begin) * 1000:.0f} ms"
-                yield Figure("device-plugin: process start -> registered, 12 devices", started, "<= 300 ms")
-                yield Figure("device-plugin: resident memory", f"{resident_mib(process.pid):.0f} MiB", "<= 40 MiB")
-                back = []
-                for _ in range(20):
-                    kubelet.restart(gap_s=0.05)
-                    begin = time.perf_counter()
-                    kubelet.wait_until(lambda: kubelet.allocatable(GPU) == 8, 20)
-                    back.append((time.perf_counter() - begin) * 1000)
-                again = f"median {median(back):.0f} ms, p95 {percentile(back, 95):.0f} ms"
-                yield Figure("device-plugin: kubelet restart -> registered again", again, "p95 <= 250 ms")
         for name, verb in (("vfio-manager", "run"), ("kata-manager", "run")):
             with running(command(name), verb, "--host-root", str(kernel.host.root)) as process:
                 time.sleep(1.0)
@@ -147,5 +129,7 @@ def plugin_life(folder: Path) -> Iterator[Figure]:
                 yield Figure(f"{name}: resident memory", memory, "<= 30 MiB")
 
 
+PARTS = (scans, idle_rounds, binds, mode_changes, quick_answers, plugin_life, managers_memory)
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

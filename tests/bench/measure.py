@@ -78,10 +78,10 @@ def process_ms(*arguments: str, runs: int = 5) -> float:
     )
 
 
-def resident_mib(pid: int) -> float:
-    """Resident memory of *pid* and its children."""
+def resident_mib(pid: int, *, with_children: bool = True) -> float:
+    """Resident memory of *pid* and its children; what they share counts for each, so that the sum is an upper bound."""
     total = 0
-    for process in (pid, *_children(pid)):
+    for process in (pid, *(_children(pid) if with_children else ())):
         with contextlib.suppress(OSError):
             status = Path(f"/proc/{process}/status").read_text()
             total += int(status.partition("VmRSS:")[2].split()[0])
@@ -89,10 +89,12 @@ def resident_mib(pid: int) -> float:
 
 
 def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+    """Those that any thread of *pid* has started: each thread has a list of its own (proc(5))."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
 
 
 def _environment() -> dict[str, str]:

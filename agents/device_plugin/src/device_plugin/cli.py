@@ -4,6 +4,7 @@ import click
 
 from device_plugin import report
 from device_plugin.settings import BUSY_WAIT_S, HEALTH_INTERVAL_S, KUBELET_SOCKET, CdiMode, Settings, WhenHeld
+from nodelib.lean_grpc import import_grpc
 from nodelib.node import Node
 from nodelib.output import echo
 from nodelib.settings import (
@@ -119,6 +120,7 @@ def run(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Advertise and allocate until told to stop. A node without a device, or still without a kubelet, is no error."""
     settings = Settings(naming, CdiMode(cdi), kubelet_socket, health_interval_s, busy_wait_s, WhenHeld(when_held))
+    import_grpc()
     from device_plugin.reconcile import Plugin
     from nodelib.wakeups import Wakeups, stop_on_signals
 

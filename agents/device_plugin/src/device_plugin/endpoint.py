@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import re
-import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +34,7 @@ def endpoint_path(folder: Path, resource: ResourceName) -> Path:
 
 def temporary_path(folder: Path) -> Path:
     """A free name, shorter than any endpoint's, for a socket that is not in its place yet."""
-    return folder / f".{secrets.token_hex(4)}"
+    return folder / f".{os.urandom(4).hex()}"  # `secrets` would bring OpenSSL, 4 MiB
 
 
 def why_blocked(folder: Path, resource: ResourceName) -> str:

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nodelib.lean_grpc import import_grpc
 from nodelib.pod_resources import PodDevices, PodResourcesError, to_json
-from nodelib.pod_resources_client import PodResourcesClient
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,6 +23,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _answer(asked: argparse.Namespace) -> tuple[PodDevices, ...] | PodResourcesError:
+    import_grpc()
+    from nodelib.pod_resources_client import PodResourcesClient
+
     client = PodResourcesClient(asked.socket, asked.timeout_s)
     try:
         return client.list() if asked.question == "list" else client.get(asked.namespace, asked.pod)
