@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench generate clean
+.PHONY: help demo test lint format bench generate docs clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,9 @@ bench: $(READY) ## Measure what the design sets targets for
 
 generate: $(READY) ## Generate the kubelet stubs anew from proto/
 	@$(BIN)/python proto/generate.py
+
+docs: $(READY) ## Write the pages and pictures of docs/ that are made from the code
+	@$(BIN)/python -m tests.pages
 
 clean: ## Remove the environment and all caches
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -28,8 +28,9 @@ _ROUND_S = 15.0
 class RunningAgents:
     """Starts agents on a simulated node, each in a thread, and stops them all as SIGTERM would."""
 
-    def __init__(self, simulated: SimulatedNode) -> None:
+    def __init__(self, simulated: SimulatedNode, daemon: DaemonSettings = DAEMON) -> None:
         self._simulated = simulated
+        self._daemon = daemon
         self._running: list[tuple[str, Wakeups, threading.Thread]] = []
 
     def vfio_manager(self, wakeups: Wakeups | None = None) -> Binder:
@@ -39,31 +40,37 @@ class RunningAgents:
         access = Access(self._simulated.node, self._simulated.map_words)
         return ModeSetter(self._simulated.node, access, CcSettings(), wakeups)
 
+    def cc_reconciler(self, wakeups: Wakeups | None = None) -> Reconciler:
+        kube_node = KubeNode(open_kube(str(self._simulated.kubeconfig)), NODE_NAME)
+        return Reconciler(self.cc_manager(wakeups), kube_node)
+
     def kata_manager(self, wakeups: Wakeups | None = None) -> SpecKeeper:
         return SpecKeeper(self._simulated.node, KataSettings(), wakeups)
+
+    def device_plugin(self, wakeups: Wakeups | None = None) -> Plugin:
+        return Plugin(self._simulated.node, PluginSettings(cdi=CdiMode.REQUIRE), wakeups)
 
     def start_vfio_manager(self) -> Binder:
         wakeups = Wakeups()
         binder = self.vfio_manager(wakeups)
-        self._start("vfio-manager", wakeups, lambda: binder.run(DAEMON))
+        self._start("vfio-manager", wakeups, lambda: binder.run(self._daemon))
         return binder
 
     def start_cc_manager(self) -> None:
         wakeups = Wakeups()
-        kube_node = KubeNode(open_kube(str(self._simulated.kubeconfig)), NODE_NAME)
-        reconciler = Reconciler(self.cc_manager(wakeups), kube_node)
-        self._start("cc-manager", wakeups, lambda: reconciler.run(DAEMON))
+        reconciler = self.cc_reconciler(wakeups)
+        self._start("cc-manager", wakeups, lambda: reconciler.run(self._daemon))
 
     def start_kata_manager(self) -> SpecKeeper:
         wakeups = Wakeups()
         keeper = self.kata_manager(wakeups)
-        self._start("kata-manager", wakeups, lambda: keeper.run(DAEMON))
+        self._start("kata-manager", wakeups, lambda: keeper.run(self._daemon))
         return keeper
 
     def start_device_plugin(self) -> Plugin:
         wakeups = Wakeups()
-        plugin = Plugin(self._simulated.node, PluginSettings(cdi=CdiMode.REQUIRE), wakeups)
-        self._start("device-plugin", wakeups, lambda: plugin.run(DAEMON))
+        plugin = self.device_plugin(wakeups)
+        self._start("device-plugin", wakeups, lambda: plugin.run(self._daemon))
         return plugin
 
     def stop(self) -> list[str]:

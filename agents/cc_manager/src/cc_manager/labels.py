@@ -13,10 +13,15 @@ from nodelib.errors import InvalidValue
 from nodelib.pci import PciAddress
 
 MODE = "nvidia.com/cc.mode"
+"""Label, written by administrators: the mode that the node shall be in, `off`, `on`, `devtools` or `ppcie`."""
 STATE = "nvidia.com/cc.mode.state"
+"""Label: the mode that was last verified on every device, or `failed`."""
 READY = "nvidia.com/cc.ready.state"
+"""Label: `true` for verified `on` or `ppcie`, `false` for verified `off`, empty at any other time."""
 MESSAGE = "nvidia.com/cc.mode.message"
+"""Annotation: one sentence on what was reached, what is awaited, or why it failed."""
 DEVICES = "nvidia.com/cc.mode.devices"
+"""Annotation, JSON: each device's verified mode, with the time and the boot in which it was verified."""
 FAILED = "failed"
 
 _READY_VALUES = {CcMode.ON: "true", CcMode.PPCIE: "true", CcMode.OFF: "false", CcMode.DEVTOOLS: ""}

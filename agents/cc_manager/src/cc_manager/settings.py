@@ -6,7 +6,9 @@ from enum import Enum
 from cc_manager.mode import CcMode
 
 READY_FILE = "/run/nvidia/validations/.cc-manager-ctr-ready"
+"""There while every device is verified in the desired mode; empty."""
 LOCK_FILE = "/run/cgpu-agents/cc-manager.lock"
+"""Held by whoever changes modes, the daemon or `set`, so that there is never a second one."""
 """Held by whoever changes modes on the node; under /run, so that a reboot frees it."""
 
 

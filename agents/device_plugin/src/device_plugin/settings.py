@@ -8,6 +8,7 @@ from nodelib.errors import InvalidValue
 from nodelib.vfio import Naming
 
 KUBELET_SOCKET = "/var/lib/kubelet/device-plugins/kubelet.sock"
+"""Where the kubelet takes registrations; our own sockets, one a resource, stand beside it."""
 HEALTH_INTERVAL_S = 5.0
 """A GPU that falls off the bus may send no event at all; this is how long it can go unnoticed."""
 BUSY_WAIT_S = 2.0

@@ -13,7 +13,7 @@ from nodelib.pci import PciAddress
 
 
 class NodeError(Exception):
-    """Something an administrator can act on; `str()` is the whole message."""
+    """Something an administrator can act on; its text is the whole message."""
 
     exit_code = 1
 

@@ -21,6 +21,7 @@ UNREACHABLE = 0
 """The status of an ApiError when no answer came at all."""
 
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""The pod's token and certificate authority, in the container itself; read again for each request."""
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
 

@@ -21,7 +21,7 @@ from typing import Protocol, Self
 from nodelib.errors import NodeError
 
 POD_RESOURCES_SOCKET = "/var/lib/kubelet/pod-resources/kubelet.sock"
-"""A path of the host."""
+"""Where the kubelet tells which pod has which device."""
 TIMEOUT_S = 5.0
 """For one answer; the kubelet takes it from memory."""
 START_S = 10.0

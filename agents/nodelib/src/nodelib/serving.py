@@ -37,7 +37,7 @@ def served(
     Raises InvalidValue if the address is wrong or taken.
     """
     registry = CollectorRegistry()
-    registry.register(_Collector(lambda: (*_loop_metrics(state(), prefix), *metrics())))
+    registry.register(_Collector(lambda: (*loop_metrics(state(), prefix), *metrics())))
     host, port = parse_listen(listen)
     try:
         server = _Server(host, port, _handler(state, registry))
@@ -110,7 +110,8 @@ class _Collector(Collector):
             yield collected
 
 
-def _loop_metrics(state: LoopState, prefix: str) -> tuple[Metric, ...]:
+def loop_metrics(state: LoopState, prefix: str) -> tuple[Metric, ...]:
+    """What every agent's loop tells of itself, named for the agent."""
     return (
         gauge(f"{prefix}_ready", "1 if the last round reached the desired state.", float(state.result.ready)),
         counter(f"{prefix}_rounds", "Rounds ended.", state.rounds),

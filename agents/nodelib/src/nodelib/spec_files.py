@@ -17,7 +17,9 @@ from nodelib.errors import InvalidValue
 from nodelib.problem import Problem
 
 STATIC_FOLDER = "/etc/cdi"
+"""CDI specs of administrators: read, never written."""
 DYNAMIC_FOLDER = "/var/run/cdi"
+"""Generated CDI specs: ours are `nvidia.com-CLASS.yaml`, one a resource."""
 FOLDERS = (STATIC_FOLDER, DYNAMIC_FOLDER)
 """Later ones win where both define a name."""
 

@@ -8,6 +8,7 @@ from nodelib.pci import PciAddress
 from vfio_manager.selector import Selector
 
 READY_FILE = "/run/nvidia/validations/vfio-pci-ready"
+"""There while every chosen function is on its VFIO driver; empty."""
 
 
 class SwitchPolicy(Enum):
