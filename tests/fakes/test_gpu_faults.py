@@ -107,6 +107,14 @@ def test_the_fsp_answers_with_the_words_that_the_test_names(gpu: EmulatedDevice,
     assert ask(words, clock, *READ_8) == [WHOLE] * 256
 
 
+def test_the_queue_may_tell_a_size_that_is_not_the_answers(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:
+    gpu.faults.answer_size = 2048
+    send(words, *READ_8)
+    clock.now += 1
+    assert has_message(words)
+    assert words[MESSAGE_TAIL] == BASE + 2044
+
+
 @pytest.mark.parametrize("size", [1, 257])
 def test_the_queue_cannot_carry_an_answer_of_any_size(
     gpu: EmulatedDevice, words: Words, clock: Clock, size: int

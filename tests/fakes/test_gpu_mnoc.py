@@ -433,3 +433,14 @@ def test_an_error_bit_beside_an_answer(gpu: EmulatedDevice, words: Words, clock:
     assert [words[FROM_DATA] for _ in range(6)][4] == 0
     assert words[FROM_INFO] == ERROR
     assert gpu.complaints == []
+
+
+def test_a_mailbox_may_tell_a_size_that_is_not_the_answers(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:
+    gpu.faults.answer_size = 0xFFFFC
+    send(words, clock, READ, *READ_8)
+    assert words[FROM_INFO] == 0
+    clock.now += 1
+    assert words[FROM_INFO] == READY | 0xFFFFC
+    for _ in range(7):
+        words[FROM_DATA]
+    assert complaint(gpu) == "a word read from an empty mailbox"

@@ -24,8 +24,8 @@ from tests.fakes.parts import (
     H100_PCIE,
     H100_SXM,
     INTEL,
-    L40S,
     MELLANOX,
+    RTX_PRO_6000,
     each_in_its_own_group,
     gpu,
     host_bridge,
@@ -168,8 +168,8 @@ def shared_group(kernel: FakeKernel, drivers: Drivers) -> None:
 
 
 def mixed(kernel: FakeKernel, drivers: Drivers) -> None:
-    """Two models, two of each."""
-    models = {0x17: H100_PCIE, 0x3B: H100_PCIE, 0x98: L40S, 0xB1: L40S}
+    """Two models of two generations, two of each."""
+    models = {0x17: H100_PCIE, 0x3B: H100_PCIE, 0x98: RTX_PRO_6000, 0xB1: RTX_PRO_6000}
     functions: list[Hardware] = []
     for bus, model in models.items():
         numa_node = int(bus >= 0x80)

@@ -134,15 +134,15 @@ def test_with_an_empty_alias_each_model_has_a_kind_of_its_own(tmp_path: Path) ->
         kernel.add_device(gpu("0000:c1:00.0", 0xFFF0, group=100), driver="vfio-pci")
         write(kernel, PER_MODEL)
         assert list(files(kernel)) == [
-            "nvidia.com-AD102GL_L40S.yaml",
+            "nvidia.com-GB202GL_RTX_PRO_6000_BLACKWELL_SERVER_EDITION.yaml",
             "nvidia.com-GH100_H100_PCIE.yaml",
             "nvidia.com-GPU_FFF0.yaml",
         ]
         assert {name for name in resolved(kernel) if ":" not in name.partition("=")[2]} >= {
             "nvidia.com/GH100_H100_PCIE=1",
             "nvidia.com/GH100_H100_PCIE=3",
-            "nvidia.com/AD102GL_L40S=5",
-            "nvidia.com/AD102GL_L40S=7",
+            "nvidia.com/GB202GL_RTX_PRO_6000_BLACKWELL_SERVER_EDITION=5",
+            "nvidia.com/GB202GL_RTX_PRO_6000_BLACKWELL_SERVER_EDITION=7",
             "nvidia.com/GPU_FFF0=100",
         }
 

@@ -231,7 +231,10 @@ class EmemTransport:
         self._asked = None
         self._put(channel, words)
         channel.queues[Register.MESSAGE_HEAD] = channel.base
-        channel.queues[Register.MESSAGE_TAIL] = channel.last_word(len(words))
+        size = self._faults.answer_size
+        channel.queues[Register.MESSAGE_TAIL] = (
+            channel.last_word(len(words)) if size is None else channel.base + size - 4
+        )
 
     def _put(self, channel: Channel, words: tuple[int, ...]) -> None:
         assert 2 <= len(words) <= WINDOW_BYTES // 4, "the queue registers cannot tell this size"

@@ -50,6 +50,8 @@ class Faults:
     answer_instead: tuple[int, ...] = ()
     """These words, MCTP header included, replace every answer: short, of another type, too long.
     At least two: the queue registers cannot tell a message of one word from none."""
+    answer_size: int | None = None
+    """The size in bytes that the queue or the mailbox tells of every answer, whatever it is in truth."""
     stale_answer: tuple[int, ...] = ()
     """A message that nobody living asked for. Emptied when it has been put into the queue."""
     stale_after_s: float = 0.0

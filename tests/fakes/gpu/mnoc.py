@@ -202,6 +202,8 @@ class MnocTransport:
         self._expect_nothing_owed("an answer looked for")
         self._saw_message = bool(self._message)
         size = len(self._message) * 4
+        if self._message and self._faults.answer_size is not None:
+            size = self._faults.answer_size
         return size | bool(self._message) * READY | self._answer_has_error * ERROR
 
     def _read_word(self) -> int:

@@ -52,6 +52,6 @@ class Resets:
         if function.is_off_bus:
             core.pause(core.faults.lost_reset_s)
             raise Refused(errno.ENOTTY, f"{function.address} does not come back (drivers/pci/pci.c, pci_dev_wait)")
-        core.pause(core.faults.reset_s)
+        core.pause(core.faults.reset_s_of.get(function.address, core.faults.reset_s))
         if function.is_off_bus:
             raise Refused(errno.ENOTTY, f"{function.address} fell off the bus during its reset")

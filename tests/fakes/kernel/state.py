@@ -130,6 +130,8 @@ class Faults:
     bind_s: float = 0.0
     unbind_s: float = 0.0
     reset_s: float = 0.0
+    reset_s_of: dict[PciAddress, float] = field(default_factory=dict)
+    """The same for one function."""
     lost_reset_s: float = 0.1
     """How long a reset waits for a function that fell off the bus; minutes on real machines."""
     hang: set[tuple[PciAddress, str]] = field(default_factory=set)
