@@ -13,9 +13,10 @@ from cc_manager.lock import mode_lock
 from cc_manager.settings import LOCK_FILE
 from nodelib.cli import run_command
 from tests.cc_manager.simulated import CcNode
-from tests.fakes.parts import B200, L40S, gpu, other
+from tests.fakes.parts import L40S, gpu, other
 from tests.fakes.polling import until
 
+A100 = 0x20B0
 Captured = pytest.CaptureFixture[str]
 
 
@@ -87,12 +88,12 @@ def test_status_does_not_touch_a_device_in_use(node: CcNode, capsys: Captured) -
 
 
 def test_field_17_status_has_a_verdict_and_a_reason_for_every_gpu(tmp_path: Path, capsys: Captured) -> None:
-    hardware = (gpu("0000:1b:00.0", L40S, group=1), gpu("0000:1c:00.0", B200, group=2), gpu("0000:1d:00.0", group=3))
+    hardware = (gpu("0000:1b:00.0", L40S, group=1), gpu("0000:1c:00.0", A100, group=2), gpu("0000:1d:00.0", group=3))
     with CcNode(tmp_path, hardware=hardware, driver=None, real_time=True) as node:
         found = rows(node, capsys, "status")
-    assert [(row["chip"], row["active_mode"]) for row in found] == [(None, None), ("GB100", None), ("GH100", "off")]
+    assert [(row["chip"], row["active_mode"]) for row in found] == [(None, None), (None, None), ("GH100", "off")]
     assert "the chip of device id 0x26b9 is not known" in str(found[0]["reason"])
-    assert "Blackwell GPUs (GB100) are not supported by this version" in str(found[1]["reason"])
+    assert "the chip of device id 0x20b0 is not known" in str(found[1]["reason"])
     assert found[2]["reason"] is None
 
 

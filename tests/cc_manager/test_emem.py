@@ -4,6 +4,7 @@ import pytest
 
 from cc_manager.emem import Emem
 from cc_manager.errors import BusError, FspFault
+from cc_manager.mctp import NVDM_PRC, request_packets
 from cc_manager.registers import CheckedRegisters, Registers
 from nodelib.errors import DeviceGone
 from tests.cc_manager.scripted import (
@@ -207,6 +208,24 @@ def test_a_message_queue_that_makes_no_sense_is_acknowledged_and_reported(tail: 
         pytest.raises(FspFault, match=rf"makes no sense \(head 0x800, tail {tail:#x}\)"),
     ):
         emem(registers).exchange([REQUEST])
+
+
+def test_a_message_of_two_packets_waits_for_each_to_be_taken() -> None:
+    """255 payload words: 254 and the two headers fill 1,024 bytes, the last one follows under a header."""
+    packets = request_packets(NVDM_PRC, range(1, 256), Emem.packet_bytes)
+    first = (0x8000_0000, 0x1310_DE7E, *range(1, 255))
+    assert packets == (first, (0x5000_0000, 255))
+    script = [
+        *OPENING,
+        *sending(*first),
+        *queue(MESSAGE_HEAD, EMPTY), *queue(COMMAND_HEAD, (0x800, 0xBFC)),  # the first is not taken yet
+        *sending(0x5000_0000, 255),
+        *receiving(*ANSWER),
+    ]  # fmt: skip
+    time = FakeTime()
+    with played(script) as registers:
+        assert emem(registers, time).exchange(packets) == ANSWER
+    assert time.slept == [0.001]
 
 
 def test_data_that_looks_like_an_error_marker_is_data() -> None:

@@ -60,6 +60,14 @@ def test_the_message_for_a_security_fault_of_a_gpu_says_where_its_code_is() -> N
         gpu(registers).identify()
 
 
+def test_the_code_of_a_security_fault_is_told_where_it_can_be_read() -> None:
+    with (
+        played([Read(0x0, 0xBAD0_0200)]) as registers,
+        pytest.raises(FaultyDevice, match=r"\(identity reads 0xbad00200, code 0x00000017\)"),
+    ):
+        Device(ADDRESS, HOPPER_GPU, registers, fault_code=lambda: 0x17).identify()
+
+
 def test_another_error_marker_is_no_security_fault() -> None:
     with played([Read(0x0, 0xBADF_5040)]) as registers, pytest.raises(BusError, match="0xbadf5040"):
         gpu(registers).identify()
@@ -129,7 +137,7 @@ def test_a_boot_is_waited_for_through_error_markers() -> None:
 def test_a_boot_that_never_completes_is_given_up_after_five_seconds() -> None:
     time = FakeTime()
     with pytest.raises(NotBooted) as caught:
-        gpu(ConstantRegisters({0x200BC: 0x11}), time).wait_for_boot()
+        gpu(ConstantRegisters({0x0: GPU_IDENTITY, 0x20120: 0, 0x200BC: 0x11}), time).wait_for_boot()
     assert time.slept == [0.01] * 500
     assert str(caught.value) == (
         "0000:3b:00.0: could not bring it up: its boot is not complete after 5 s (register 0x200bc reads 0x11 and not "
@@ -140,8 +148,17 @@ def test_a_boot_that_never_completes_is_given_up_after_five_seconds() -> None:
 def test_the_limit_for_a_boot_can_be_set() -> None:
     time = FakeTime()
     with pytest.raises(NotBooted, match=r"after 0\.05 s"):
-        gpu(ConstantRegisters({0x200BC: 0}), time).wait_for_boot(0.05)
+        gpu(ConstantRegisters({0x0: GPU_IDENTITY, 0x20120: 0, 0x200BC: 0}), time).wait_for_boot(0.05)
     assert time.slept == [0.01] * 5
+
+
+@pytest.mark.parametrize(
+    ("registers", "sign"),
+    [({0x0: 0xBADF_0200}, "security fault"), ({0x0: GPU_IDENTITY, 0x20120: 0x4000_0000}, "recovery mode")],
+)
+def test_a_boot_that_ends_in_a_fault_is_reported_as_the_fault(registers: dict[int, int], sign: str) -> None:
+    with pytest.raises(FaultyDevice, match=sign):
+        gpu(ConstantRegisters({**registers, 0x200BC: 0}), FakeTime()).wait_for_boot()
 
 
 def test_a_device_that_leaves_the_bus_while_it_boots_is_gone_at_once() -> None:

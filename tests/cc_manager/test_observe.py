@@ -15,7 +15,7 @@ from nodelib.pci import PciAddress
 from tests.cc_manager.simulated import CcNode
 from tests.fakes.gpu import FspError
 from tests.fakes.kernel import Hardware
-from tests.fakes.parts import B200, CLASS_AUDIO, L40S, gpu, nvswitch, other
+from tests.fakes.parts import CLASS_AUDIO, L40S, gpu, nvswitch, other
 
 FIRST, SECOND, THIRD = (PciAddress(0, bus, 0, 0) for bus in (0x1B, 0x1C, 0x1D))
 SWITCH = PciAddress(0, 7, 0, 0)
@@ -27,6 +27,9 @@ KNOWN = {FIRST: Verified(CcMode.ON, "2026-01-01T00:00:00Z", BOOT)}
 def node(tmp_path: Path) -> Iterator[CcNode]:
     with CcNode(tmp_path, gpus=3, switches=1) as node:
         yield node
+
+
+A100 = 0x20B0
 
 
 def look(
@@ -158,13 +161,13 @@ def test_a_vm_makes_all_devices_of_its_group_used(tmp_path: Path) -> None:
 
 def test_field_17_a_chip_is_judged_by_what_it_is_and_each_has_a_verdict_with_a_reason(tmp_path: Path) -> None:
     unknown = replace(gpu(str(THIRD), 0x1E07, group=12), pci_class=CLASS_VGA)
-    hardware = (gpu(str(FIRST), L40S, group=10), gpu(str(SECOND), B200, group=11), unknown)
+    hardware = (gpu(str(FIRST), L40S, group=10), gpu(str(SECOND), A100, group=11), unknown)
     with CcNode(tmp_path, hardware=hardware) as node:
         seen = look(node)
         assert not any(node.accesses)
         assert node.kernel.writes == []
     assert "the chip of device id 0x26b9 is not known" in why(seen[FIRST])
-    assert "Blackwell GPUs (GB100) are not supported by this version" in why(seen[SECOND])
+    assert "the chip of device id 0x20b0 is not known" in why(seen[SECOND])
     assert "the chip of device id 0x1e07 is not known" in why(seen[THIRD])
     assert {one.problem.code for one in seen.values() if one.problem} == {"unsupported"}
 

@@ -213,7 +213,7 @@ def test_a_knob_that_does_not_hold_its_value_is_an_error() -> None:
 
 def test_where_boot_never_completes_the_fsp_is_tried_once_and_may_still_do_it() -> None:
     script = [
-        *GPU_HEALTHY, *GPU_BUS_SETUP, *[Read(0x200BC, 0)] * 3, *OPENING,
+        *GPU_HEALTHY, *GPU_BUS_SETUP, Read(0x200BC, 0), Read(0x200BC, 0), *GPU_HEALTHY, Read(0x200BC, 0), *OPENING,
         *knob_read(0x0008_020C, 1),
         *on_is_staged(),
     ]  # fmt: skip
@@ -223,7 +223,7 @@ def test_where_boot_never_completes_the_fsp_is_tried_once_and_may_still_do_it() 
 
 def test_where_boot_never_completes_and_the_fsp_is_silent_both_are_reported() -> None:
     script = [
-        *GPU_HEALTHY, *GPU_BUS_SETUP, *[Read(0x200BC, 0)] * 3, *OPENING,
+        *GPU_HEALTHY, *GPU_BUS_SETUP, Read(0x200BC, 0), Read(0x200BC, 0), *GPU_HEALTHY, Read(0x200BC, 0), *OPENING,
         *sending(0xC000_0000, 0x1310_DE7E, 0x0008_020C),
         *queue(MESSAGE_HEAD, EMPTY) * 2,
         Read(0x200BC, 0),

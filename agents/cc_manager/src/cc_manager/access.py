@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from cc_manager.bar0 import MapWords, map_resource, open_bar0
 from cc_manager.chips import Part
 from cc_manager.clock import Clock
+from cc_manager.firewall import pass_firewall, security_fault_code
 from cc_manager.hardware import Device
 from nodelib.errors import DeviceBusy, DeviceError, DeviceHung
 from nodelib.node import Node
@@ -42,7 +43,9 @@ class Access:
         ):
             self._wake(address, wake=wake)
             with self._decoding(address, wake=wake):
-                yield Device(address, part, bar0, self._clock)
+                if part.has_firewall:
+                    pass_firewall(sysfs, address, bar0, self._clock, wait=wake)
+                yield Device(address, part, bar0, self._clock, lambda: self._fault_code(address, part))
 
     def check_idle(self, address: PciAddress) -> None:
         """Raise DeviceBusy if a virtual machine has the device, or another of its group, open; and if a driver does."""
@@ -73,6 +76,9 @@ class Access:
             sysfs.keep_awake(address)
         if not self._clock.wait_until(lambda: not sysfs.pci_device(address).is_asleep, WAKE_TIMEOUT_S, _WAKE_POLL_S):
             raise DeviceError(address, f"it does not wake up ({device.power_state}); reset or power-cycle it")
+
+    def _fault_code(self, address: PciAddress, part: Part) -> int | None:
+        return security_fault_code(self._node.sysfs, address, part.security_fault_code)
 
     @contextmanager
     def _decoding(self, address: PciAddress, *, wake: bool) -> Iterator[None]:

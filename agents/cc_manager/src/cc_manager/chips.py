@@ -3,12 +3,14 @@
 Offsets and limits: facts/fsp-and-cc-mode.md sections 1, 2 and 5, after NVIDIA's open GPU administration tools.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from cc_manager.errors import UnsupportedDevice
-from cc_manager.knobs import HOPPER_GPU_KNOBS, NVSWITCH_GEN3_KNOBS, Knob, KnobTable, Targets
+from cc_manager.knobs import BLACKWELL_GPU_KNOBS, HOPPER_GPU_KNOBS, NVSWITCH_GEN3_KNOBS, Knob, KnobTable, Targets
 from cc_manager.mode import CcMode, ModeBits
-from nodelib.nvidia import Architecture, Kind, chip_of, kind_of
+from nodelib.nvidia import Kind, chip_of, kind_of
 from nodelib.pci import PciAddress, PciDevice
 
 IDENTITY = 0x0
@@ -17,6 +19,13 @@ BOOT_COMPLETE = 0xFF
 """What the boot register of every chip reads when its boot is done."""
 SECURITY_FAULTS = frozenset({0xBADF0200, 0xBAD00200})
 """Readings of the identity that mean a security fault."""
+
+
+class Mailbox(Enum):
+    """The two ways to a chip's FSP."""
+
+    EMEM = "EMEM"
+    MNOC = "MNOC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,19 @@ class BitField:
         return word >> self.low & (1 << self.width) - 1
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigPlace:
+    """A word of configuration space."""
+
+    offset: int
+    is_in_dvsec: bool = False
+    """Whether it counts from the capability of NVIDIA's that the BAR firewall is in."""
+
+    def __str__(self) -> str:
+        where = "NVIDIA's DVSEC capability 0 in configuration space" if self.is_in_dvsec else "configuration space"
+        return f"offset {self.offset:#x} of {where}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One kind of device: its registers, its time limits, its modes."""
@@ -39,17 +61,25 @@ class Part:
     identity: int | None = None
     """What the identity register must read; None: PCI ids alone decide."""
     zero_identity_is_recovery: bool = False
+    mailbox: Mailbox = Mailbox.EMEM
     recovery: BitField
-    """Set in recovery mode."""
+    """Tells recovery mode."""
+    healthy: frozenset[int] = frozenset({0})
+    """What `recovery` reads without it."""
     boot_complete: int
     boot_timeout_s: float
+    has_firewall: bool = False
+    """BAR0 may be behind a firewall for a moment after a reset, and while the boot lasts any register may read as an
+    error marker of the internal bus: both mean "not yet"."""
     cc_mode: BitField | None
     """None: the part has no CC mode of its own."""
     ppcie: BitField | None
+    decoupler: BitField | None = None
+    """Set while BAR0 is closed to the host but for a few registers; None: the part does not tell."""
     bus_setup: tuple[tuple[int, int], ...] = ()
     """Register and value of the writes that prepare the internal bus, after opening and after each reset."""
-    security_fault_code: str
-    """Where an expert finds the code of a security fault."""
+    security_fault_code: ConfigPlace | None = None
+    """Where the code of a security fault is; None: not known."""
     knobs: KnobTable
 
     def targets(self, address: PciAddress, mode: CcMode) -> Targets:
@@ -61,12 +91,17 @@ class Part:
     @property
     def staged_knobs(self) -> tuple[Knob, ...]:
         """The knobs that say which mode is staged."""
-        return (Knob.PPCIE,) if self.cc_mode is None else (Knob.DEVTOOLS, Knob.CC, Knob.PPCIE)
+        of_cc = (Knob.DEVTOOLS, Knob.CC) if self.cc_mode else ()
+        return (*of_cc, Knob.PPCIE) if self.ppcie else of_cc
 
     @property
     def mode_registers(self) -> tuple[int, ...]:
         """The registers that hold the active mode, each once."""
         return tuple(dict.fromkeys(field.offset for field in (self.cc_mode, self.ppcie) if field is not None))
+
+    def is_in_recovery(self, word: int) -> bool:
+        """Whether *word*, read from the register of `recovery`, means recovery mode."""
+        return self.recovery.of(word) not in self.healthy
 
     def mode_bits(self, words: dict[int, int]) -> ModeBits:
         """The active mode, from what each of `mode_registers` read."""
@@ -90,7 +125,7 @@ HOPPER_GPU = Part(
     cc_mode=BitField(0x1182CC, low=0, width=2),
     ppcie=BitField(0x1182CC, low=5),
     bus_setup=((0x12004C, 4), (0x122204, 2)),
-    security_fault_code="configuration space offset 0x2b4",
+    security_fault_code=ConfigPlace(0x2B4),
     knobs=HOPPER_GPU_KNOBS,
 )
 
@@ -102,11 +137,35 @@ NVSWITCH_GEN3 = Part(
     boot_timeout_s=5.0,
     cc_mode=None,
     ppcie=BitField(0x28C50, low=0),
-    security_fault_code="no known place",
     knobs=NVSWITCH_GEN3_KNOBS,
 )
 
-_GPU_PARTS = {Architecture.HOPPER: HOPPER_GPU}
+
+def _blackwell(name: str, boot_complete: int) -> Part:
+    return Part(
+        name=name,
+        mailbox=Mailbox.MNOC,
+        recovery=BitField(0x8AA128, low=0, width=8),
+        healthy=frozenset({0, 1}),
+        boot_complete=boot_complete,
+        boot_timeout_s=10.0,
+        has_firewall=True,
+        cc_mode=BitField(0x590, low=0, width=2),
+        ppcie=None,
+        decoupler=BitField(0x590, low=2),
+        security_fault_code=ConfigPlace(0x14, is_in_dvsec=True),
+        knobs=BLACKWELL_GPU_KNOBS,
+    )
+
+
+BLACKWELL_GB1XX = _blackwell("a Blackwell GPU (GB10x, GB11x)", 0x200BC)
+BLACKWELL_GB20X = _blackwell("a Blackwell GPU (GB20x)", 0xAD00BC)
+
+_GPU_PARTS: Mapping[str, Part] = {
+    "GH100": HOPPER_GPU,
+    **dict.fromkeys(("GB100", "GB102", "GB110", "GB112"), BLACKWELL_GB1XX),
+    **dict.fromkeys(("GB202", "GB203", "GB205", "GB206", "GB207"), BLACKWELL_GB20X),
+}
 
 
 def part_of(device: PciDevice) -> Part:
@@ -118,13 +177,9 @@ def part_of(device: PciDevice) -> Part:
         case Kind.NVSWITCH:
             return NVSWITCH_GEN3
         case Kind.GPU:
-            pass
+            chip = chip_of(device)
         case other:
             raise UnsupportedDevice(device.address, f"it is no GPU or NVSwitch but a {other.value}")
-    if (chip := chip_of(device)) is None:
+    if chip is None:
         raise UnsupportedDevice(device.address, f"the chip of device id {device.device:#06x} is not known")
-    if (part := _GPU_PARTS.get(chip.architecture)) is None:
-        raise UnsupportedDevice(
-            device.address, f"{chip.architecture.value} GPUs ({chip.name}) are not supported by this version"
-        )
-    return part
+    return _GPU_PARTS[chip.name]

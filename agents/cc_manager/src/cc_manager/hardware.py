@@ -3,9 +3,10 @@
 Resets, power and PCI configuration are not done here: they go through sysfs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
-from cc_manager.chips import BOOT_COMPLETE, IDENTITY, SECURITY_FAULTS, Part
+from cc_manager.chips import BOOT_COMPLETE, IDENTITY, SECURITY_FAULTS, Mailbox, Part
 from cc_manager.clock import Clock
 from cc_manager.emem import Emem
 from cc_manager.errors import FaultyDevice, FirmwareError, NotAllowedInBand, NotBooted, UnsupportedDevice
@@ -21,8 +22,9 @@ from cc_manager.knobs import (
     permissions_to_read,
     staged_mode,
 )
+from cc_manager.mnoc import Mnoc
 from cc_manager.mode import CcMode, ModeBits
-from cc_manager.prc import Prc, no_such_knob
+from cc_manager.prc import Prc, Transport, no_such_knob
 from cc_manager.registers import CheckedRegisters, Registers, is_bus_error
 from nodelib.pci import PciAddress
 
@@ -36,27 +38,39 @@ class Device:
     only to ask: never on a device in use. Every method may raise DeviceGone, BusError or FaultyDevice.
     """
 
-    def __init__(self, address: PciAddress, part: Part, registers: Registers, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        address: PciAddress,
+        part: Part,
+        registers: Registers,
+        clock: Clock | None = None,
+        fault_code: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self.address = address
         self.part = part
         self._clock = clock or Clock()
+        self._fault_code = fault_code
+        """Reads the code of a security fault, which is in configuration space."""
         self._registers = CheckedRegisters(address, registers)
-        self._transport = Emem(self._registers, self._clock)
+        self._transport = _transport(part.mailbox, self._registers, self._clock)
         self._prc = Prc(address, self._transport)
         self._is_prepared = False
+        self._owes_a_look = False
+        """Whether the signs of a fault could not be read when the device was prepared."""
 
     # --- only reads
 
     def identify(self) -> int:
-        """The identity register. Raises FaultyDevice, or UnsupportedDevice for another chip than the part's."""
+        """The identity register. Raises FaultyDevice, UnsupportedDevice for another chip than the part's, or NotBooted.
+
+        NotBooted where the part's boot keeps even its identity out of reach.
+        """
         identity = self._registers.read_marker32(IDENTITY)
         if identity in SECURITY_FAULTS:
-            raise FaultyDevice(
-                self.address,
-                f"it has a security fault (identity reads {identity:#010x}, code: {self.part.security_fault_code}); "
-                "nothing is written to it: power-cycle the node, and have the device replaced if the fault stays",
-            )
+            raise self._security_fault(identity)
         if is_bus_error(identity):
+            if self.part.has_firewall and not self.is_booted():
+                raise self._not_booted("tell who it is")
             raise self._registers.bus_error(IDENTITY, identity)
         if identity == 0 and self.part.zero_identity_is_recovery:
             raise self._in_recovery("its identity reads 0")
@@ -74,7 +88,10 @@ class Device:
         """Wait, after `prepare` where the device was reset. Raises NotBooted after *timeout_s* (None: the part's)."""
         limit_s = self.part.boot_timeout_s if timeout_s is None else timeout_s
         if not self._clock.wait_until(self.is_booted, limit_s, BOOT_POLL_S):
+            self._refuse_faulty()  # a fault says more than a boot that does not end
             raise self._not_booted("bring it up", f" after {limit_s:g} s")
+        if self._owes_a_look:
+            self._refuse_faulty()
 
     def active_mode(self) -> ModeBits:
         """The mode in force since the last reset. Raises NotBooted: until then the register reads 0, which is `off`."""
@@ -82,6 +99,11 @@ class Device:
         if not self.is_booted():
             raise self._not_booted("read its active mode")
         return self.part.mode_bits({offset: self._registers.read32(offset) for offset in self.part.mode_registers})
+
+    def is_decoupled(self) -> bool | None:
+        """Whether BAR0 is closed to the host but for a few registers; None where the part does not tell."""
+        field = self.part.decoupler
+        return None if field is None else bool(field.of(self._registers.read32(field.offset)))
 
     def verify(self, mode: CcMode) -> ModeBits:
         """The active mode, which must be what a device of this part shows on a node in *mode*."""
@@ -168,11 +190,26 @@ class Device:
         return {knob: self._prc.read_knob(knob) for knob in knobs}
 
     def _refuse_faulty(self) -> None:
-        self.identify()
-        word = self._registers.read_marker32(self.part.recovery.offset)
-        # Until the internal bus is set up the flag may be out of reach: then only the identity speaks.
-        if not is_bus_error(word) and self.part.recovery.of(word):
-            raise self._in_recovery(f"register {self.part.recovery.offset:#x} reads {word:#010x}")
+        """Raise FaultyDevice where a sign of a fault can be read; `wait_for_boot` looks again for those that cannot."""
+        self._owes_a_look = True
+        with suppress(NotBooted):
+            self.identify()
+            word = self._registers.read_marker32(self.part.recovery.offset)
+            # Until the internal bus is set up the flag may be out of reach: then only the identity speaks.
+            if is_bus_error(word):
+                return
+            if self.part.is_in_recovery(word):
+                raise self._in_recovery(f"register {self.part.recovery.offset:#x} reads {word:#010x}")
+            self._owes_a_look = False
+
+    def _security_fault(self, identity: int) -> FaultyDevice:
+        code, place = self._fault_code(), self.part.security_fault_code
+        told = f", code {code:#010x}" if code is not None else f", its code is at {place}" if place else ""
+        return FaultyDevice(
+            self.address,
+            f"it has a security fault (identity reads {identity:#010x}{told}); nothing is written to it: power-cycle "
+            "the node, and have the device replaced if the fault stays",
+        )
 
     def _in_recovery(self, sign: str) -> FaultyDevice:
         return FaultyDevice(
@@ -197,3 +234,7 @@ class Device:
             f"the host may not change it ({PERMISSION_OF[write.knob].text} is 0)",
             remedy="only the baseboard controller (BMC) can: set it there, or allow it in band there",
         )
+
+
+def _transport(mailbox: Mailbox, registers: CheckedRegisters, clock: Clock) -> Transport:
+    return Mnoc(registers, clock) if mailbox is Mailbox.MNOC else Emem(registers, clock)

@@ -89,6 +89,13 @@ HOPPER_GPU_KNOBS: KnobTable = {
     CcMode.PPCIE: (*_NO_RESTRICTIONS, _DEVTOOLS_OFF, _CC_OFF, _DECOUPLER_ON, _PPCIE_ON),
 }
 
+# Blackwell has no PPCIe, and its decoupler knob is not to be touched.
+BLACKWELL_GPU_KNOBS: KnobTable = {
+    CcMode.OFF: (_DEVTOOLS_OFF, _CC_OFF),
+    CcMode.ON: (*_NO_RESTRICTIONS, _CC_ON, _DEVTOOLS_OFF),
+    CcMode.DEVTOOLS: (*_NO_RESTRICTIONS, _CC_ON, _DEVTOOLS_ON),
+}
+
 # A switch takes part in PPCIe only; in every other mode of the node it stands aside.
 _SWITCH_ASIDE = (_DECOUPLER_OFF, _PPCIE_OFF)
 NVSWITCH_GEN3_KNOBS: KnobTable = {

@@ -142,10 +142,10 @@ class Sysfs:
         """The names of the PCI drivers that are loaded or built in."""
         return frozenset(attributes.names_in(self._pci / "drivers"))
 
-    def config(self, addresses: Iterable[PciAddress]) -> dict[PciAddress, ConfigAnswer]:
-        """What each device's configuration space answers within a second."""
+    def config(self, addresses: Iterable[PciAddress], size: int = HEADER_BYTES) -> dict[PciAddress, ConfigAnswer]:
+        """What the first *size* bytes of each device's configuration space answer within a second."""
         paths = {address: f"{self._devices}/{address}/config" for address in addresses}
-        answers = self.slow_reader.read(paths.values(), HEADER_BYTES)
+        answers = self.slow_reader.read(paths.values(), size)
         return {address: judge_config(answers[path]) for address, path in paths.items()}
 
     def with_locked_attributes(self, devices: Iterable[PciDevice]) -> tuple[PciDevice, ...]:
