@@ -2,10 +2,10 @@
 
 import sys
 
-from tests.pages import operations
+from tests.pages import operations, picture
 from tests.pages.source import ROOT
 
-PAGES = {"docs/operations.md": operations.page}
+PAGES = {"docs/operations.md": operations.page, "docs/pictures/node.svg": picture.page}
 """Each generated file and what makes its text."""
 
 
