@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench generate docs clean
+.PHONY: help demo test lint format bench generate docs lock images sbom clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,6 +23,15 @@ lint: $(READY) ## Linters, types and import rules alone
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+
+images: ## Build the images with docker, podman or buildah (ENGINE, BASE, PLATFORM, REGISTRY, TAG, AGENTS)
+	@$(PYTHON) -m images.build $(foreach name,ENGINE BASE PLATFORM REGISTRY TAG,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z)=$($(name)))) $(AGENTS)
+
+sbom: $(READY) ## Write what is in each image as CycloneDX to dist/sbom
+	@$(BIN)/python -m images.sbom
+
+lock: $(READY) ## Write what each image installs, with hashes, after a change of what an agent needs
+	@$(BIN)/python -m images.lock
 
 bench: $(READY) ## Measure what the design sets targets for
 	@$(BIN)/python -m tests.bench

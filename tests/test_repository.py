@@ -41,7 +41,7 @@ def test_the_generated_code_is_current() -> None:
 @pytest.mark.parametrize("agent", AGENTS)
 def test_every_agent_has_what_an_agent_must_have(agent: str) -> None:
     folder = ROOT / "agents" / agent
-    for name in ("pyproject.toml", "Dockerfile", "README.md", f"src/{agent}/py.typed"):
+    for name in ("pyproject.toml", "requirements.lock", "Dockerfile", "README.md", f"src/{agent}/py.typed"):
         assert (folder / name).exists(), f"agents/{agent} lacks {name}"
     modules = ["settings", "plan", "apply", "reconcile", "cli", "__main__"]
     if agent == "kata_manager":
