@@ -87,8 +87,8 @@ def test_nothing_committed_names_a_machine_or_an_index() -> None:
 @pytest.mark.parametrize("verb", ["--help", "status --help"])
 def test_a_quick_answer_loads_nothing_heavy(agent: str, verb: str) -> None:
     """`--help` and `status` must answer at once: what only a daemon needs is not imported for them."""
-    if agent in ("kata_manager", "device_plugin"):
-        verb = verb.replace("status", {"kata_manager": "spec", "device_plugin": "list"}[agent])
+    if agent == "device_plugin":
+        verb = verb.replace("status", "list")
     heavy = ["grpc", "kubernetes", "prometheus_client", "pyudev", "urllib3", "inotify_simple"]
     script = (
         f"import sys; from {agent}.cli import cli\n"

@@ -91,7 +91,7 @@ class _Demo:
             folder = self._root / "var/run/cdi"
             wait_until(lambda: bool(list(folder.glob("nvidia.com-*.yaml"))), "no spec was written")
             wait_until(lambda: not self._keeper.plan().steps, "the specs are not complete")
-            resolution = SpecReader().resolve(self._simulated.node.host)
+            resolution = SpecReader(self._simulated.node.host).resolve()
             evidence.require(not resolution.problems, f"problems: {resolution.problems}")
             missing = [node for nodes in resolution.nodes.values() for node in nodes if not self._host(node).exists()]
             evidence.require(not missing, f"specs name nodes that are not there: {missing}")
@@ -211,7 +211,7 @@ class _Demo:
         return not (planned.devices or planned.refusals)  # a device in the middle of a step is refused: it is locked
 
     def _names(self) -> frozenset[str]:
-        return frozenset(SpecReader().resolve(self._simulated.node.host).nodes)
+        return frozenset(SpecReader(self._simulated.node.host).resolve().nodes)
 
     def _host(self, path: str) -> Path:
         return self._simulated.node.host.resolve(path)
@@ -241,7 +241,7 @@ class _Demo:
             for devices in container.devices
             for device_id in devices.device_ids
         ]
-        nodes = SpecReader().resolve(self._simulated.node.host).nodes
+        nodes = SpecReader(self._simulated.node.host).resolve().nodes
         found = tuple(node for name in names for node in nodes[name])
         allocated = {spec.host_path for resource in pod.resources for spec in resource.response.devices}
         assert set(found) <= allocated, f"CDI says {found}, Allocate said {allocated}"

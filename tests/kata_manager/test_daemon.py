@@ -190,9 +190,14 @@ def test_the_metrics_count_names_writes_and_conflicts(kernel: FakeKernel) -> Non
         running.wait_not_ready()
         metrics = {metric.name: dict(metric.values) for metric in running.keeper.metrics()}
     assert metrics == {
+        "kata_manager_devices": {
+            ("nvidia.com/GH100_H100_SXM5_80GB", "listed"): 2.0,
+            ("nvidia.com/GPU_FFF0", "listed"): 1.0,
+        },
         "kata_manager_cdi_names": {("nvidia.com/GH100_H100_SXM5_80GB",): 6.0, ("nvidia.com/GPU_FFF0",): 3.0},
         "kata_manager_writes": {(): 2.0},
-        "kata_manager_conflicts": {(): 1.0},
+        "kata_manager_removals": {(): 0.0},
+        "kata_manager_conflicts": {("cdi-broken",): 1.0},
     }
 
 

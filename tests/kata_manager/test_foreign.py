@@ -90,7 +90,7 @@ def test_a_link_to_an_old_spec_of_ours_becomes_a_file_and_its_target_stays(kerne
     target.write_text("# managed by cgpu-agents: an old one\n")
     folder_of(kernel).mkdir(parents=True)
     link = folder_of(kernel) / PGPU
-    link.symlink_to(target)
+    link.symlink_to("../../../old.yaml")
     write(kernel)
     assert not link.is_symlink()
     assert link.read_text() == TWO_GPUS

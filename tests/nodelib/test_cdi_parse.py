@@ -232,6 +232,21 @@ def test_a_name_that_stands_there_twice_makes_the_file_invalid() -> None:
     assert refusal(spec) == "the device name 'a' stands there twice"
 
 
+def test_a_number_for_a_name_is_the_text_that_the_runtimes_make_of_it() -> None:
+    """Seen with podman 4.3: `name: 65` resolves as 65."""
+    spec = minimal()
+    spec["devices"] = [{"name": 65, "containerEdits": {"env": ["A=b"]}}]
+    assert parse_spec(spec, "x").devices == (CdiDevice("65", ()),)
+
+
+def test_a_message_stays_short_whatever_stands_in_the_file() -> None:
+    bomb: list[object] = ["x" * 10_000]
+    for _ in range(40):
+        bomb = [bomb] * 40
+    for spec in (minimal() | {"kind": bomb}, minimal(kind="x" * 10_000), minimal(env=[bomb]), {"x" * 10_000: 1}):
+        assert len(refusal(spec)) < 250
+
+
 # --- what came with which version
 
 

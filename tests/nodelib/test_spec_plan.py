@@ -1,5 +1,6 @@
 """Which CDI specs of ours a folder should hold. DESIGN section 4, kata-manager; field problem 37."""
 
+import json
 from pathlib import Path, PurePath
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodelib.cdi import CdiDevice, CdiSpec
-from nodelib.spec_files import SpecFile, parse_file, spec_file_name, spec_text
+from nodelib.files import HostRoot
+from nodelib.spec_files import SpecFile, SpecFormat, parse_file, spec_file_name, spec_text
 from nodelib.spec_folder import SpecReader, apply
 from nodelib.spec_plan import RemoveSpec, SpecPlan, WriteSpec, plan_removal, plan_specs
 from tests.nodelib.samples import PROPERTY
@@ -18,7 +20,7 @@ SWITCHES = CdiSpec("nvidia.com/nvswitch", (CdiDevice("7", ("/dev/vfio/7",)),))
 
 
 def plan(folder: Path, *specs: CdiSpec) -> SpecPlan:
-    return plan_specs(folder, specs, SpecReader().read(folder))
+    return plan_specs(folder, specs, SpecReader(HostRoot()).read(folder))
 
 
 def keep(folder: Path, *specs: CdiSpec) -> SpecPlan:
@@ -89,6 +91,70 @@ def test_a_foreign_file_in_our_place_is_reported_and_not_overwritten(tmp_path: P
     assert path.read_bytes() == content
 
 
+def test_field_37_a_file_of_ours_that_not_everybody_may_read_is_written_again(tmp_path: Path) -> None:
+    keep(tmp_path, GPUS)
+    path = tmp_path / "nvidia.com-pgpu.yaml"
+    path.chmod(0o600)
+    (step,) = keep(tmp_path, GPUS).steps
+    assert str(step) == f"write {path} (2 names): its mode was 0600"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert plan(tmp_path, GPUS).steps == ()
+
+
+def test_a_link_in_place_of_our_file_is_replaced_even_if_it_leads_to_the_right_bytes(tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    target.write_bytes(spec_text(GPUS))
+    path = tmp_path / "nvidia.com-pgpu.yaml"
+    path.symlink_to(target)
+    (step,) = keep(tmp_path, GPUS).steps
+    assert str(step) == f"write {path} (2 names): in place of a link"
+    assert not path.is_symlink()
+    assert target.read_bytes() == spec_text(GPUS)
+
+
+def test_what_another_tool_left_is_taken_over_with_a_word_wanted_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "nvidia.com-pgpu.yaml"
+    path.write_bytes(foreign(GPUS.kind, "0", "/dev/vfio/65"))
+    (step,) = plan(tmp_path, GPUS).steps
+    assert str(step) == f"write {path} (2 names): in place of what another tool left"
+    files = SpecReader(HostRoot(tmp_path)).read(tmp_path)
+    assert plan_specs(tmp_path, (), files).steps == (), "a kind that is not ours"
+    (step,) = plan_specs(tmp_path, (), files, kinds=[GPUS.kind]).steps
+    assert str(step) == f"remove {path}: another tool left it, and no device needs it"
+
+
+def test_a_copy_that_somebody_put_aside_is_not_ours(tmp_path: Path) -> None:
+    for name in ("nvidia.com-pgpu.old.yaml", "copy.yaml", "nvidia.com-copy.yaml"):
+        (tmp_path / name).write_bytes(spec_text(GPUS))
+    made = keep(tmp_path)
+    assert made == SpecPlan(())
+    problems = plan(tmp_path, GPUS).problems
+    assert [problem.code for problem in problems] == ["cdi-conflict"] * 3
+
+
+# --- JSON
+
+
+def test_a_change_of_format_removes_the_other_file_first_as_both_claim_the_same_names(tmp_path: Path) -> None:
+    keep(tmp_path, GPUS)
+    for form, gone in ((SpecFormat.JSON, "yaml"), (SpecFormat.YAML, "json")):
+        made = plan_specs(tmp_path, [GPUS], SpecReader(HostRoot(tmp_path)).read(tmp_path), form=form)
+        assert [type(step).__name__ for step in made.steps] == ["RemoveSpec", "WriteSpec"]
+        assert made.problems == ()
+        for step in made.steps:
+            apply(step)
+        assert [path.name for path in tmp_path.iterdir()] == [f"nvidia.com-pgpu.{form.value}"]
+        assert not (tmp_path / f"nvidia.com-pgpu.{gone}").exists()
+
+
+def test_a_stale_json_file_of_ours_is_removed_and_one_that_we_did_not_write_is_not(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "nvidia.com-pgpu.json", tmp_path / "nvidia.com-nvswitch.json"
+    ours.write_bytes(spec_text(GPUS, SpecFormat.JSON))
+    theirs.write_text(json.dumps(SWITCHES.as_document()))
+    assert [step.path for step in keep(tmp_path).steps] == [ours]
+    assert theirs.exists()
+
+
 def test_a_foreign_file_that_claims_a_name_of_ours_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "rival.json"
     path.write_bytes(foreign(GPUS.kind, "66", "/dev/vfio/66"))
@@ -108,7 +174,7 @@ def test_another_kind_or_name_is_no_rival(tmp_path: Path) -> None:
 def test_an_uninstall_removes_all_that_bears_our_mark(tmp_path: Path) -> None:
     keep(tmp_path, GPUS, SWITCHES)
     (tmp_path / "nvidia.com-gpu.yaml").write_bytes(foreign(GPUS.kind, "65", "/dev/vfio/65"))
-    steps = plan_removal(SpecReader().read(tmp_path))
+    steps = plan_removal(SpecReader(HostRoot(tmp_path)).read(tmp_path))
     assert [step.path.name for step in steps] == ["nvidia.com-nvswitch.yaml", "nvidia.com-pgpu.yaml"]
 
 

@@ -33,7 +33,7 @@ def test_every_advertised_id_resolves_to_the_nodes_of_its_own_device(
         plugin = Plugin(node, PluginSettings(naming, CdiMode.REQUIRE))
         plugin.round()
         plugin.close()
-        resolution = SpecReader().resolve(node.host)
+        resolution = SpecReader(node.host).resolve()
         assert resolution.problems == ()
         advertised = {f"{resource}={d.id}": d for resource, devices in plugin.desired.items() for d in devices}
         assert advertised

@@ -23,7 +23,7 @@ class Specs:
         self._host = host
         self._mode = mode
         self._stopped = stopped
-        self._reader = SpecReader()
+        self._reader = SpecReader(host)
 
     def check(self, devices: Devices) -> tuple[Devices, tuple[str, ...]]:
         """*devices* with a reason on each that must be held back, and what is wrong with the specs that we write."""
@@ -45,7 +45,7 @@ class Specs:
     def resolve(self) -> Resolution:
         """What the names resolve to; of folders that cannot be read that is nothing, with the reason."""
         try:
-            return self._reader.resolve(self._host)
+            return self._reader.resolve()
         except NodeError as error:
             return Resolution(MappingProxyType({}), (Problem("cdi-unreadable", str(error)),))
 

@@ -1,13 +1,17 @@
 """The command line of kata-manager."""
 
+import contextlib
 import json
-from typing import TYPE_CHECKING
+import logging
+import os
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kata_manager import report
-from kata_manager.settings import Settings
-from nodelib.errors import InvalidValue, NodeError
+from kata_manager.options import parse_settings, run_options, spec_options
+from kata_manager.settings import meaningless
+from nodelib.errors import NodeError
 from nodelib.node import Node
 from nodelib.output import echo, sentence
 from nodelib.settings import (
@@ -15,27 +19,17 @@ from nodelib.settings import (
     daemon_options,
     dry_run_option,
     log_options,
-    naming_options,
     node_option,
     output_option,
     version_option,
 )
-from nodelib.spec_files import DYNAMIC_FOLDER, spec_text
-from nodelib.vfio import Naming
+from nodelib.spec_files import spec_text
 from nodelib.wakeups import Wakeups, stop_on_signals
 
 if TYPE_CHECKING:
     from kata_manager.reconcile import SpecKeeper
 
-cdi_folder_option = click.option(
-    "--cdi-dir",
-    "cdi_folder",
-    envvar="CDI_DIR",
-    default=DYNAMIC_FOLDER,
-    show_default=True,
-    show_envvar=True,
-    help="The host's folder for our specs, under --host-root.",
-)
+log = logging.getLogger(__name__)
 
 
 @click.group()
@@ -49,25 +43,50 @@ def cli() -> None:
 
 @cli.command()
 @node_option
-@naming_options
-@cdi_folder_option
+@spec_options
+@output_option
+def status(node: Node, output: str, **chosen: Any) -> None:
+    """Show every device's CDI name, whether it resolves now, and what is in the way."""
+    from kata_manager.reconcile import SpecKeeper
+
+    keeper = SpecKeeper(node, parse_settings(chosen))
+    planned = keeper.plan()
+    resolution = keeper.resolution()
+    echo(report.status(keeper.last_devices, resolution, planned, keeper.left_out()), output)
+
+
+@cli.command()
+@node_option
+@spec_options
+@run_options
+@output_option
+def plan(node: Node, output: str, **chosen: Any) -> None:
+    """Show what `run` would do, and change nothing."""
+    from kata_manager.reconcile import SpecKeeper
+
+    echo(report.plan(SpecKeeper(node, parse_settings(chosen)).plan()), output)
+
+
+@cli.command()
+@node_option
+@spec_options
 @click.option("--write", is_flag=True, help="Write the specs to the CDI folder and remove ours that are stale.")
 @dry_run_option
 @output_option
 @log_options
-def spec(node: Node, naming: Naming, cdi_folder: str, output: str, **flags: bool) -> None:
+def spec(node: Node, output: str, write: bool, dry_run: bool, **chosen: Any) -> None:
     """Show the specs that this node should have; with --write, write them once and exit.
 
-    -o yaml prints the very bytes of the files, one YAML document each.
+    -o yaml and -o json print the specs themselves, the former as the very bytes of the files, one document each.
     """
     from kata_manager.reconcile import SpecKeeper
 
-    keeper = SpecKeeper(node, parse_settings(naming, cdi_folder))
-    if flags["write"]:
-        _write(keeper, dry_run=flags["dry_run"])
+    keeper = SpecKeeper(node, parse_settings(chosen))
+    if write:
+        _write(keeper, dry_run=dry_run)
         return
-    devices = keeper.devices()
     if output == "table":
+        devices = keeper.devices()
         echo(report.names(devices, keeper.left_out()), output)
     elif output == "json":
         click.echo(json.dumps([spec.as_document() for spec in keeper.specs()], indent=2))
@@ -77,8 +96,8 @@ def spec(node: Node, naming: Naming, cdi_folder: str, output: str, **flags: bool
 
 @cli.command()
 @node_option
-@naming_options
-@cdi_folder_option
+@spec_options
+@run_options
 @click.option(
     "--remove-on-stop",
     envvar="REMOVE_ON_STOP",
@@ -86,26 +105,31 @@ def spec(node: Node, naming: Naming, cdi_folder: str, output: str, **flags: bool
     show_envvar=True,
     help="Take our specs away at a clean stop. Pods that start afterwards find no GPU.",
 )
+@click.option(
+    "--node-name",
+    envvar="NODE_NAME",
+    default="",
+    show_envvar=True,
+    help="This node's name in the cluster, for Kubernetes Events; without it none are posted.",
+)
 @daemon_options
 @log_options
-def run(node: Node, naming: Naming, cdi_folder: str, remove_on_stop: bool, daemon: DaemonSettings) -> None:
+def run(node: Node, node_name: str, daemon: DaemonSettings, **chosen: Any) -> None:
     """Keep the specs right until told to stop."""
     from kata_manager.reconcile import SpecKeeper
+    from nodelib.events import open_poster
 
     wakeups = Wakeups()
     stop_on_signals(wakeups)
-    SpecKeeper(node, parse_settings(naming, cdi_folder, remove_on_stop=remove_on_stop), wakeups).run(daemon)
-
-
-def parse_settings(naming: Naming, cdi_folder: str, *, remove_on_stop: bool = False) -> Settings:
-    """The settings that the options come to. Raises InvalidValue."""
-    if not cdi_folder.startswith("/"):
-        raise InvalidValue(f"--cdi-dir {cdi_folder!r} must be a path of the host from its root, as {DYNAMIC_FOLDER} is")
-    return Settings(naming, cdi_folder, remove_on_stop)
+    settings = parse_settings(chosen)
+    for sentence_ in meaningless(os.environ):
+        log.info("%s", sentence_)
+    with contextlib.closing(open_poster(os.environ, node_name, "kata-manager")) as events:
+        SpecKeeper(node, settings, wakeups, events.post).run(daemon)
 
 
 def _write(keeper: "SpecKeeper", *, dry_run: bool) -> None:
-    planned = keeper.plan() if dry_run else keeper.write()
+    planned = keeper.plan_specs() if dry_run else keeper.write()
     for step in planned.steps:
         click.echo(f"would {step}" if dry_run else f"done: {step}")
     if not planned.steps:

@@ -4,7 +4,7 @@ Rules: Container Device Interface specification 1.1.0.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nodelib.names import ResourceName
 from nodelib.vfio import AssignableDevice
@@ -28,6 +28,8 @@ class CdiSpec:
     kind: str
     devices: tuple[CdiDevice, ...]
     version: str = WRITTEN_VERSION
+    is_of_nodes_alone: bool = field(default=True, compare=False)
+    """Whether its edits are device nodes and nothing else; `nodes` tells of no other."""
 
     def qualified_names(self) -> tuple[str, ...]:
         return tuple(f"{self.kind}={device.name}" for device in self.devices)
@@ -47,7 +49,7 @@ class CdiSpec:
         }
 
 
-def specs_for(devices: Iterable[AssignableDevice]) -> tuple[CdiSpec, ...]:
+def specs_for(devices: Iterable[AssignableDevice], version: str = WRITTEN_VERSION) -> tuple[CdiSpec, ...]:
     """One spec per CDI kind with every name of every resolvable device; a kind without devices has none.
 
     Sorted, so that equal devices give equal bytes.
@@ -58,7 +60,7 @@ def specs_for(devices: Iterable[AssignableDevice]) -> tuple[CdiSpec, ...]:
             entries = by_resource.setdefault(device.resource, [])
             entries += [CdiDevice(name, device.spec_nodes) for name in (device.id, *device.further_names)]
     return tuple(
-        CdiSpec(resource.cdi_kind, tuple(sorted(entries, key=_natural)))
+        CdiSpec(resource.cdi_kind, tuple(sorted(entries, key=_natural)), version)
         for resource, entries in sorted(by_resource.items())
     )
 

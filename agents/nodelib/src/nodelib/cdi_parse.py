@@ -3,6 +3,7 @@
 Rules: Container Device Interface specification 1.1.0, its fields and the version that brought each.
 """
 
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -58,6 +59,9 @@ _SINCE = {
     "additionalGids": "0.7.0",
     "netDevices": "1.1.0",
 }
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 2, 3, 3
 _WORDS: Mapping[type, str] = {
     str: "a text",
     int: "a whole number",
@@ -75,19 +79,19 @@ def parse_spec(document: object, source: str) -> CdiSpec:
     place = _Place(source, "", version if version in VERSIONS else VERSIONS[-1])
     top = place.mapping(document, _TOP, required=("cdiVersion", "kind"))
     if version not in VERSIONS:
-        place.fail(f"cdiVersion {version!r} is not one of {', '.join(VERSIONS)}")
+        place.fail(f"cdiVersion {_shown(version)} is not one of {', '.join(VERSIONS)}")
     kind = str(top["kind"])
     vendor, _, class_ = kind.partition("/")
     if not is_vendor(vendor) or not is_class(class_, dots=place.knows("0.6.0")):
-        place.fail(f"kind {kind!r} is not vendor/class by CDI {version}")
+        place.fail(f"kind {_shown(kind)} is not vendor/class by CDI {version}")
     if top.get("containerEdits"):
         _check_edits(top["containerEdits"], place.at("containerEdits"))
     if not top.get("devices"):
         place.fail("no devices; a spec without any is invalid, remove the file instead")
     devices = tuple(_parse_device(entry, at) for entry, at in place.items(top, "devices"))
     if doubled := _first_double(device.name for device in devices):
-        place.fail(f"the device name {doubled!r} stands there twice")
-    return CdiSpec(kind, devices, place.version)
+        place.fail(f"the device name {_shown(doubled)} stands there twice")
+    return CdiSpec(kind, devices, place.version, not _has_other_edits(top, place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +122,12 @@ class _Place:
             self.fail("this is not a mapping")
         for name, item in value.items():
             if name not in fields:
-                self.fail(f"unknown field {name!r}")
+                self.fail(f"unknown field {_shown(name)}")
             if item is None:
                 continue  # absent, as the runtimes' YAML and JSON readers see it
             # bool is an int to Python, not to the specification
             if not isinstance(item, fields[name]) or isinstance(item, bool):
-                self.fail(f"{name} is {item!r}, not {_WORDS[fields[name]]}")
+                self.fail(f"{name} is {_shown(item)}, not {_WORDS[fields[name]]}")
             if name in _SINCE:
                 self.need(_SINCE[name], name)
         for name in required:
@@ -139,12 +143,15 @@ class _Place:
 
 
 def _parse_device(entry: object, place: _Place) -> CdiDevice:
+    if isinstance(entry, dict) and type(entry.get("name")) is int:
+        # Without quotes 65 is a number to YAML; the runtimes' readers make it the text that a name must be.
+        entry = {**entry, "name": str(entry["name"])}
     device = place.mapping(entry, _DEVICE, required=("name", "containerEdits"))
     name = str(device["name"])
     if not is_device_name(name):
-        place.fail(f"the name {name!r} is not one that CDI allows")
+        place.fail(f"the name {_shown(name)} is not one that CDI allows")
     if name[0].isdigit():
-        place.need("0.5.0", f"the name {name!r}, which begins with a digit,")
+        place.need("0.5.0", f"the name {_shown(name)}, which begins with a digit,")
     edits = place.at("containerEdits")
     nodes = _check_edits(device["containerEdits"], edits)
     if not any(edits.mapping(device["containerEdits"], _EDITS).values()):
@@ -157,14 +164,14 @@ def _check_edits(value: object, place: _Place) -> tuple[str, ...]:
     edits = place.mapping(value, _EDITS)
     for variable, at in place.items(edits, "env"):
         if not isinstance(variable, str) or variable.find("=") < 1:
-            at.fail(f"{variable!r} is not NAME=VALUE")
+            at.fail(f"{_shown(variable)} is not NAME=VALUE")
     for entry, at in place.items(edits, "mounts"):
         if at.mapping(entry, _MOUNT, required=("hostPath", "containerPath")).get("type"):
             at.need("0.4.0", "a mount's type")
     for entry, at in place.items(edits, "hooks"):
         hook = at.mapping(entry, _HOOK, required=("hookName", "path"))
         if hook["hookName"] not in _HOOK_NAMES:
-            at.fail(f"{hook['hookName']!r} is no OCI hook")
+            at.fail(f"{_shown(hook['hookName'])} is no OCI hook")
     return tuple(_node_path(entry, at) for entry, at in place.items(edits, "deviceNodes"))
 
 
@@ -173,10 +180,24 @@ def _node_path(entry: object, place: _Place) -> str:
     if node.get("hostPath"):
         place.need("0.5.0", "hostPath")
     if node.get("type") not in (None, "", "b", "c", "u", "p"):
-        place.fail(f"type {node['type']!r} is not b, c, u or p")
+        place.fail(f"type {_shown(node['type'])} is not b, c, u or p")
     if not set(str(node.get("permissions") or "")) <= set("rwm"):
-        place.fail(f"permissions {node['permissions']!r} are not of r, w and m")
+        place.fail(f"permissions {_shown(node['permissions'])} are not of r, w and m")
     return str(node.get("hostPath") or node["path"])
+
+
+def _has_other_edits(top: Mapping[str, object], place: "_Place") -> bool:
+    """Whether a runtime would change more of a container than its device nodes, one device's alone."""
+    common = top.get("containerEdits")
+    if isinstance(common, dict) and any(common.values()):
+        return True
+    edits = (entry["containerEdits"] for entry, _ in place.items(top, "devices") if isinstance(entry, dict))
+    return any(value for of_one in edits for name, value in of_one.items() if name != "deviceNodes")
+
+
+def _shown(value: object) -> str:
+    """*value* in a message: its beginning tells enough, and all of it could fill the log."""
+    return _SHORT.repr(value)
 
 
 def _first_double(names: Iterable[str]) -> str | None:

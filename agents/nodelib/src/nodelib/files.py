@@ -1,5 +1,7 @@
 """The host's files: paths below an injected root, and files that appear whole or not at all."""
 
+import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -8,6 +10,8 @@ from nodelib.errors import InvalidValue
 
 _MAX_LINKS = 40
 """As many links as the kernel itself follows in one path (path_resolution(7))."""
+TEMPORARY_SUFFIX = ".tmp"
+"""Of a file that is being written; no CDI reader takes it."""
 
 
 class HostRoot:
@@ -55,13 +59,29 @@ class HostRoot:
         return not self.root.samefile("/") and (self.root / "dev").is_dir()
 
 
+def make_folder(folder: Path, *, mode: int = 0o755) -> None:
+    """Make *folder* and what is missing above it, with *mode* whatever the umask; what is there stays as it is.
+
+    Raises OSError.
+    """
+    missing = [parent for parent in (folder, *folder.parents) if not parent.is_dir()]
+    for parent in reversed(missing):
+        with contextlib.suppress(
+            FileExistsError
+        ):  # another instance was faster; if it is no folder, the last one tells
+            parent.mkdir()
+            parent.chmod(mode)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+
+
 def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Replace *path* so that a reader finds the old content or all of the new, never a part.
 
-    The temporary file lies in the same folder under a name that no CDI reader takes (it ends in `.tmp`) and carries
+    The temporary file lies in the same folder under a name that no CDI reader takes (see TEMPORARY_SUFFIX) and carries
     *mode* before it is renamed. Raises OSError; *path* is then as it was and nothing is left behind.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX, dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

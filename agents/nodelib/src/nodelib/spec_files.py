@@ -1,11 +1,14 @@
 """CDI spec files: which are ours, what they resolve, and the exact bytes that we write. Pure.
 
-Folders, file names and precedence: Container Device Interface specification, and containerd's reading of it.
+Folders, file names and precedence: Container Device Interface specification, and its Go library's cache.
 """
 
+import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -14,7 +17,9 @@ import yaml
 from nodelib.cdi import CdiSpec
 from nodelib.cdi_parse import parse_spec
 from nodelib.errors import InvalidValue
+from nodelib.names import NVIDIA_DOMAIN, is_class
 from nodelib.problem import Problem
+from nodelib.spec_document import load_document
 
 STATIC_FOLDER = "/etc/cdi"
 """CDI specs of administrators: read, never written."""
@@ -28,6 +33,17 @@ MARKER = "# managed by cgpu-agents"
 
 SUFFIXES = (".json", ".yaml")
 """Runtimes read no other file, and no subfolder."""
+MODE = 0o644
+"""Everybody may read a spec, whoever made the folder and under whatever umask."""
+
+_OUR_NAME = re.compile(rf"{re.escape(NVIDIA_DOMAIN)}-([^/]+)\.(?:json|yaml)")
+
+
+class SpecFormat(Enum):
+    """How a spec is written; runtimes read both."""
+
+    YAML = "yaml"
+    JSON = "json"  # without a comment in it: see SpecFile.is_marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +55,35 @@ class SpecFile:
     spec: CdiSpec | None
     """None if it is broken; `fault` says how."""
     fault: str = ""
+    mode: int = MODE
+    """Its permission bits."""
+    is_link: bool = False
+    """Whether a link stands there, and what was read is its target."""
 
     @property
     def is_marked(self) -> bool:
+        """Whether we wrote it: under a name of ours, with our mark.
+
+        JSON has no comments, so there the mark is that it is byte for byte what we write for what is in it.
+        """
+        name = _OUR_NAME.fullmatch(self.path.name)
+        if name is None or not is_class(name[1]):
+            return False
+        if self.content.startswith(b"{"):
+            # Parsing lost what nothing of ours has, such as a mount: then these bytes are not those.
+            return self.spec is not None and self.content == spec_text(self.spec, SpecFormat.JSON)
         return self.content.startswith(MARKER.encode())
 
-    def is_ours_for(self, kind: str) -> bool:
-        """Whether we may replace this file by our spec of *kind*.
+    @property
+    def is_named_for_its_kind(self) -> bool:
+        """Whether it is no copy that somebody put aside under another name; what is broken cannot tell."""
+        return self.spec is None or self.path.name in {spec_file_name(self.spec.kind, form) for form in SpecFormat}
 
-        It bears our mark, or it is what another tool of the same purpose left under the same name: our kind, and
-        VFIO nodes alone.
-        """
-        if self.is_marked:
-            return True
-        return (
-            self.spec is not None
-            and self.spec.kind == kind
-            and all(device.nodes for device in self.spec.devices)
-            and all(node.startswith("/dev/vfio/") for device in self.spec.devices for node in device.nodes)
-        )
+    def is_left_by_another(self, kinds: Collection[str]) -> bool:
+        """Whether another tool of the same purpose left it: our file name, one of our *kinds*, VFIO nodes alone."""
+        if self.spec is None or self.spec.kind not in kinds or self.is_marked:
+            return False
+        return self.is_named_for_its_kind and _is_all_vfio(self.spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,54 +94,69 @@ class Resolution:
     """Every qualified name that resolves, and its device nodes."""
     problems: tuple[Problem, ...]
     """Broken files and conflicts; Kata refuses every pod that needs a CDI device while there is one."""
+    files: Mapping[str, SpecFile] = field(default_factory=lambda: MappingProxyType({}))
+    """Where each of these names comes from."""
 
 
-def spec_file_name(kind: str) -> str:
+def spec_file_name(kind: str, form: SpecFormat = SpecFormat.YAML) -> str:
     """The file of a spec of *kind*, as generated specs are usually named."""
-    return f"{kind.replace('/', '-')}.yaml"
+    return f"{kind.replace('/', '-')}.{form.value}"
 
 
-def spec_text(spec: CdiSpec) -> bytes:
+def spec_text(spec: CdiSpec, form: SpecFormat = SpecFormat.YAML) -> bytes:
     """The whole content of the file for *spec*; equal specs give equal bytes."""
+    if form is SpecFormat.JSON:
+        return f"{json.dumps(spec.as_document(), indent=2)}\n".encode()
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     body = yaml.dump(spec.as_document(), Dumper=dumper, sort_keys=False, default_flow_style=False)
     return f"{MARKER}: do not edit, it is rewritten\n{body}".encode()
 
 
-def parse_file(path: PurePath, content: bytes) -> SpecFile:
+def parse_file(path: PurePath, content: bytes, mode: int = MODE, *, is_link: bool = False) -> SpecFile:
     """The spec file at *path* with *content*, broken or not."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    spec, fault = None, ""
     try:
-        document = yaml.load(content, Loader=loader)  # noqa: S506 - both are the safe loader, one of them in C
-        return SpecFile(path, content, parse_spec(document, str(path)))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, for example
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        return SpecFile(path, content, None, f"{path}{where}: neither JSON nor YAML ({problem})")
+        document = load_document(content)
     except InvalidValue as error:
-        return SpecFile(path, content, None, str(error))
+        fault = f"{path}: {error}"
+    else:
+        try:
+            spec = parse_spec(document, str(path))
+        except InvalidValue as error:
+            fault = str(error)
+    return SpecFile(path, content, spec, fault, mode, is_link)
 
 
 def resolve(folders: Iterable[Sequence[SpecFile]]) -> Resolution:
     """What the files of *folders* resolve to, the later folders winning.
 
-    A name that two files of one folder claim resolves to nothing.
+    A name that two files of one folder claim resolves to nothing, even where a later folder has it once: seen with
+    podman 4.3, whose CDI library drops whatever was in conflict anywhere.
     """
     nodes: dict[str, tuple[str, ...]] = {}
+    sources: dict[str, SpecFile] = {}
     problems: list[Problem] = []
+    doubled: set[str] = set()
     for files in folders:
         problems += [_broken(file) for file in files if file.spec is None]
         claims = Counter(name for file in files if file.spec for name in file.spec.qualified_names())
+        doubled |= {name for name, count in claims.items() if count > 1}
         for file in files:
             for device in file.spec.devices if file.spec else ():
                 name = f"{file.spec.kind}={device.name}" if file.spec else ""
-                if claims[name] == 1:
-                    nodes[name] = device.nodes
-                else:
-                    nodes.pop(name, None)
+                nodes[name], sources[name] = device.nodes, file
+                if claims[name] > 1:
                     problems.append(_conflict(file, name))
-    return Resolution(MappingProxyType(nodes), tuple(problems))
+    for name in doubled:
+        del nodes[name], sources[name]
+    return Resolution(MappingProxyType(nodes), tuple(problems), MappingProxyType(sources))
+
+
+def _is_all_vfio(spec: CdiSpec) -> bool:
+    """Whether it gives VFIO device nodes and nothing else."""
+    return spec.is_of_nodes_alone and all(
+        device.nodes and all(node.startswith("/dev/vfio/") for node in device.nodes) for device in spec.devices
+    )
 
 
 def _broken(file: SpecFile) -> Problem:
