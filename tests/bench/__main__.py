@@ -36,7 +36,7 @@ from vfio_manager.settings import SwitchPolicy
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """A simulated node is hundreds of files, and a disk would be measured instead of the agents."""
-VERBS = (("vfio-manager", "status"), ("kata-manager", "spec"), ("cc-manager", "status"), ("device-plugin", "list"))
+VERBS = (("vfio-manager", "status"), ("kata-manager", "status"), ("cc-manager", "status"), ("device-plugin", "list"))
 
 
 def main(names: Sequence[str] = ()) -> None:

@@ -1,13 +1,14 @@
 """Kubernetes Events of the daemon: what an administrator must know, once, and that it is over."""
 
+from kata_manager.event_reasons import NOT_READY, READY
 from kata_manager.reconcile import SpecKeeper
 from kata_manager.settings import Settings
 from nodelib.errors import NodeError
-from nodelib.events import EventType
+from nodelib.event_reasons import EventReason
 from tests.fakes.kernel import FakeKernel
 from tests.kata_manager.builders import PGPU, folder_of, put
 
-Told = tuple[str, str, EventType]
+Told = tuple[EventReason, str]
 
 
 def keeper(kernel: FakeKernel, told: list[Told]) -> SpecKeeper:
@@ -19,14 +20,14 @@ def test_a_broken_spec_is_told_once_with_its_file_and_again_when_it_is_mended(ke
     kept = keeper(kernel, told)
     broken = put(kernel, "vendor.yaml", "{")
     assert not kept.round().ready
-    ((reason, message, kind),) = told
-    assert (reason, kind) == ("CdiNotReady", EventType.WARNING)
+    ((reason, message),) = told
+    assert reason is NOT_READY
     assert message.startswith(f"broken CDI spec {broken}")
     kept.round()
     assert len(told) == 1
     broken.unlink()
     assert kept.round().ready
-    assert told[1:] == [("CdiReady", "the CDI specs are right again and every name of ours resolves", EventType.NORMAL)]
+    assert told[1:] == [(READY, "the CDI specs and the kernel modules are right again")]
     kept.round()
     assert len(told) == 2
 
@@ -40,7 +41,7 @@ def test_a_spec_that_cannot_be_written_is_told_too(kernel: FakeKernel) -> None:
             kept.round()
         except NodeError as error:
             failure = str(error)
-    assert told == [("CdiNotReady", failure, EventType.WARNING)]
+    assert told == [(NOT_READY, failure)]
     assert f"cannot write {folder_of(kernel) / PGPU}" in failure
 
 

@@ -12,7 +12,7 @@ from tests.demo.agents import RunningAgents
 from tests.fakes.node import SimulatedNode
 from tests.pages.commands import executables
 
-VERBS = (("vfio_manager", "status"), ("cc_manager", "status"), ("kata_manager", "spec"), ("device_plugin", "list"))
+VERBS = (("vfio_manager", "status"), ("cc_manager", "status"), ("kata_manager", "status"), ("device_plugin", "list"))
 """The verb of each agent that tells what is there."""
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from kata_manager.event_reasons import NOT_READY, READY
 from kata_manager.modules import VhostModules
 from kata_manager.plan import Plan, plan, plan_specs
 from kata_manager.settings import Settings
@@ -13,7 +14,7 @@ from nodelib import spec_plan
 from nodelib.cdi import CdiSpec, specs_for
 from nodelib.daemon import Daemon, RoundResult
 from nodelib.errors import NodeError
-from nodelib.events import EventType
+from nodelib.event_reasons import EventReason
 from nodelib.files import make_folder
 from nodelib.folders import watched_folders
 from nodelib.inventory import Inventory
@@ -32,7 +33,7 @@ from nodelib.wakeups import Wakeups
 UEVENT_SUBSYSTEMS = ("pci", "vfio", "vfio-dev")
 
 
-def _tell_nobody(_reason: str, _message: str, _kind: EventType) -> None:
+def _tell_nobody(_reason: EventReason, _message: str) -> None:
     """By hand, the command itself says everything."""
 
 
@@ -44,9 +45,9 @@ class SpecKeeper:
         node: Node,
         settings: Settings,
         wakeups: Wakeups | None = None,
-        tell: Callable[[str, str, EventType], None] = _tell_nobody,
+        tell: Callable[[EventReason, str], None] = _tell_nobody,
     ) -> None:
-        """*tell* is given what an administrator must know: a reason in one word, a sentence, and how bad it is."""
+        """*tell* is given what an administrator must know."""
         self._node = node
         self._settings = settings
         self._wakeups = wakeups or Wakeups()
@@ -224,9 +225,9 @@ class SpecKeeper:
         """An Event for each reason that is new, and one when all is well again."""
         for reason in reasons:
             if reason not in self._told:
-                self._tell("CdiNotReady", reason, EventType.WARNING)
+                self._tell(NOT_READY, reason)
         if self._told and not reasons:
-            self._tell("CdiReady", "the CDI specs are right again and every name of ours resolves", EventType.NORMAL)
+            self._tell(READY, "the CDI specs and the kernel modules are right again")
         self._told = frozenset(reasons)
 
     def _remove_if_asked(self) -> None:
