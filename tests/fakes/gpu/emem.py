@@ -224,7 +224,7 @@ class EmemTransport:
         if answer is None:
             return
         self._asked = rung
-        if not self._faults.fsp_is_silent:
+        if not self._fsp.is_silent:
             self._outgoing.append(Message(rung + self._latencies.answer, answer))
 
     def _post(self, channel: Channel, words: tuple[int, ...]) -> None:

@@ -45,6 +45,8 @@ class Faults:
     """Packets stay in the command queue; the mailbox is never ready for another."""
     fsp_is_silent: bool = False
     """Packets are taken and carried out, but never answered."""
+    fsp_silent_from: int | None = None
+    """The same from this request on; the first ever is 1 (see `device.requests`)."""
     fsp_errors: tuple[FspError, ...] = ()
     """The first that applies to a request is its answer."""
     answer_instead: tuple[int, ...] = ()

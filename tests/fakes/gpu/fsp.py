@@ -46,6 +46,12 @@ class Fsp:
         self.requests: list[tuple[int, ...]] = []
         self.knob_writes: list[tuple[int, int]] = []
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the last request is not answered."""
+        silent_from = self._faults.fsp_silent_from
+        return self._faults.fsp_is_silent or (silent_from is not None and len(self.requests) >= silent_from)
+
     def take(self, packet: Sequence[int]) -> tuple[int, ...] | None:
         """The answer, MCTP header included; None as long as, or because, there is nothing to say."""
         header, *content = packet

@@ -183,7 +183,7 @@ class MnocTransport:
         if not self._is_anothers:
             self._asked = since
         self._is_anothers = False
-        if not self._faults.fsp_is_silent:
+        if not self._fsp.is_silent:
             self._outgoing.append(Message(since + self._latencies.answer, answer))
 
     # --- from the device
