@@ -7,15 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cc_manager.access import Access
-from cc_manager.mode import CcMode
-from cc_manager.setter import ModeSetter
-from cc_manager.settings import Settings as CcSettings
 from device_plugin.reconcile import Plugin
 from kata_manager.reconcile import SpecKeeper
 from kata_manager.settings import Settings as KataSettings
-from nodelib.nvidia import Kind, kind_of
-from nodelib.pci import PciDevice
+from tests.bench.manager import manager_life, mode_changes
 from tests.bench.measure import (
     Figure,
     command,
@@ -27,12 +22,10 @@ from tests.bench.measure import (
     wall_ms,
 )
 from tests.bench.plugin import plugin_life
-from tests.fakes.gpu import Chip, EmulatedDevice
 from tests.fakes.node import SimulatedNode
 from tests.fakes.topologies import Drivers, build
 from vfio_manager.reconcile import Binder
 from vfio_manager.settings import Settings as VfioSettings
-from vfio_manager.settings import SwitchPolicy
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """A simulated node is hundreds of files, and a disk would be measured instead of the agents."""
@@ -88,29 +81,6 @@ def binds(folder: Path) -> Iterator[Figure]:
             )
 
 
-def mode_changes(folder: Path) -> Iterator[Figure]:
-    times: dict[str, float] = {}
-    for topology in ("gh200", "dgx-h100"):
-        with SimulatedNode(topology, folder / topology, make_device=slow_to_boot) as simulated:
-            Binder(simulated.node, VfioSettings(ready_file="", nvswitches=SwitchPolicy.ALWAYS)).bind()
-            setter = ModeSetter(simulated.node, Access(simulated.node, simulated.map_words), CcSettings())
-            begin = time.perf_counter()
-            outcome = setter.set(CcMode.ON)
-            times[topology] = time.perf_counter() - begin
-            if not outcome.ok:
-                yield Figure(f"mode change on {topology}", f"FAILED: {outcome.reasons[0]}", "")
-    one, eight = times["gh200"], times["dgx-h100"]
-    yield Figure(
-        "mode change: 8 GPUs and 4 switches / 1 GPU", f"{eight:.2f} s / {one:.2f} s = {eight / one:.2f}", "<= 1.25"
-    )
-
-
-def slow_to_boot(device: PciDevice) -> EmulatedDevice:
-    """Boots in a second, as real ones do in one to three."""
-    chip = Chip.NVSWITCH_GEN3 if kind_of(device) is Kind.NVSWITCH else Chip.GH100
-    return EmulatedDevice(chip, boot_time_s=1.0)
-
-
 def quick_answers(folder: Path) -> Iterator[Figure]:
     with build("dgx-h100", folder / "host", drivers=Drivers(gpu="vfio-pci", nvswitch="vfio-pci")) as kernel:
         root = str(kernel.host.root)
@@ -129,7 +99,7 @@ def managers_memory(folder: Path) -> Iterator[Figure]:
                 yield Figure(f"{name}: resident memory", memory, "<= 30 MiB")
 
 
-PARTS = (scans, idle_rounds, binds, mode_changes, quick_answers, plugin_life, managers_memory)
+PARTS = (scans, idle_rounds, binds, mode_changes, quick_answers, plugin_life, manager_life, managers_memory)
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -109,11 +109,16 @@ class FakeKernel:
         return Ended(0)
 
     def writer(self) -> SimulatedWriter:
-        if self._server is None:
-            self._server = WriteServer(self._core, self.write, self.write_config)
-        writer = SimulatedWriter(self._server.name)
+        writer = SimulatedWriter(self.write_socket)
         self._open_at_end.callback(writer.close)
         return writer
+
+    @property
+    def write_socket(self) -> str:
+        """Where `write_child` reaches this kernel, from any process."""
+        if self._server is None:
+            self._server = WriteServer(self._core, self.write, self.write_config)
+        return self._server.name
 
     @contextlib.contextmanager
     def uevents(self, wakeups: Wakeups, subsystems: Sequence[str]) -> Iterator[bool]:
