@@ -169,7 +169,7 @@ def test_a_reset_ends_half_a_message(gpu: EmulatedDevice, words: Words, clock: C
 def test_a_packet_without_content_is_complained_of() -> None:
     # The queues of EMEM cannot announce one; the size of another transport's packet can.
     complaints: list[str] = []
-    fsp = Fsp(Knobs({}, has_ppcie=True), Faults(), complaints.append)
+    fsp = Fsp(Knobs({}, has_ppcie=True), Faults(), complaints.append, 0)
     assert fsp.take([WHOLE]) is None
     assert complaints == ["MCTP header 0xc0000000: nothing follows it"]
 

@@ -66,7 +66,7 @@ def test_a_knob_is_read(chip: Chip, clock: Clock) -> None:
     assert words[0x8F1F04 // 4] == 0x01000018
     answer = [words[0x8F1F08 // 4] for _ in range(6)]
     assert words[0x8F1F04 // 4] == 0
-    assert answer == [0xC0000000, 0x1510DE7E, 1, 0x13, 0, 0xBADF0001]
+    assert answer == [0xC0000000, 0x1510DE7E, 1, 0x13, 0, 0xFADE0001]
     assert gpu.requests == [(0x1310DE7E, 0x0008020C)]
     assert gpu.complaints == []
 

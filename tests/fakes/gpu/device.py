@@ -14,7 +14,7 @@ from tests.fakes.gpu.chips import Carrier, Chip
 from tests.fakes.gpu.config_words import config_words
 from tests.fakes.gpu.emem import EmemTransport
 from tests.fakes.gpu.faults import ALL_ONES, Faults
-from tests.fakes.gpu.fsp import Fsp
+from tests.fakes.gpu.fsp import EMEM_RUBBISH, OTHER_RUBBISH, Fsp
 from tests.fakes.gpu.knobs import ActiveMode, Knobs
 from tests.fakes.gpu.mnoc import MnocTransport
 from tests.fakes.gpu.transport import BUS_ERROR, Latencies, NoTransport, Transport
@@ -88,7 +88,8 @@ class EmulatedDevice:
         self._call_at = call_at
         self._lock = threading.Lock()
         self._set_up: dict[int, int] = {}
-        self._fsp = Fsp(self._knobs, self._faults, self.complaints.append)
+        rubbish = EMEM_RUBBISH if chip.value.carrier is Carrier.EMEM else OTHER_RUBBISH
+        self._fsp = Fsp(self._knobs, self._faults, self.complaints.append, rubbish)
         self._transport = self._make_transport(Latencies(take_time_s, answer_time_s, credit_time_s))
         self._shown = self._seen_without_access
 

@@ -23,9 +23,9 @@ READ_KNOB, WRITE_KNOB = 0x0C, 0x0D
 PRC_ARGUMENT = 0x2
 LENGTHS = {READ_KNOB: 1, WRITE_KNOB: 2}
 
-# "The upper half may be rubbish." This rubbish makes every knob look like an error marker of the
-# internal bus, which EMEM data "may legitimately match" (section 2).
-RUBBISH = 0xBADF
+# "The upper half may be rubbish." The first makes every knob look like an error marker of the internal bus, which EMEM
+# data "may legitimately match" (section 2); but "the EMEM read is the only read where 0xbadf.... may be data" (3a).
+EMEM_RUBBISH, OTHER_RUBBISH = 0xBADF, 0xFADE
 
 # The facts name no numbers for these: a client may know only that they are not 0 and not 0x1e3.
 UNKNOWN_TYPE = 0x2B1
@@ -36,10 +36,11 @@ INVALID_CC_BITS = 0b10
 
 
 class Fsp:
-    def __init__(self, knobs: Knobs, faults: Faults, complain: Callable[[str], None]) -> None:
+    def __init__(self, knobs: Knobs, faults: Faults, complain: Callable[[str], None], rubbish: int) -> None:
         self._knobs = knobs
         self._faults = faults
         self._complain = complain
+        self._rubbish = rubbish
         self._collected: list[int] = []
         self._next_sequence: int | None = None
         self._task_id = 0
@@ -128,7 +129,7 @@ class Fsp:
                 error.count()
                 raise RefusedError(error.code, "on command", is_mistake=False)
         if command == READ_KNOB:
-            return (RUBBISH << 16 | self._knobs.read(knob),)
+            return (self._rubbish << 16 | self._knobs.read(knob),)
         self._write(knob, payload[1])
         return ()
 
