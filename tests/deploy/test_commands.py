@@ -60,7 +60,7 @@ def test_every_daemonset_parses_with_the_real_command_line(tmp_path: Path) -> No
 def test_no_environment_variable_is_set_that_nobody_reads(tmp_path: Path) -> None:
     for place, there in deployments(tmp_path).items():
         for agent in there.values():
-            read = {name for option in group(agent.name).commands["run"].params for name in _variables(option)}
+            read = {name for option in group(agent.name).commands["run"].params for name in variables(option)}
             used = {
                 name for name in agent.environment() if any(f"$({name})" in said for said in agent.container["args"])
             }
@@ -103,6 +103,7 @@ def test_an_argument_that_the_agent_does_not_know_is_found() -> None:
         parsed(agent)
 
 
-def _variables(option: click.Parameter) -> tuple[str, ...]:
+def variables(option: click.Parameter) -> tuple[str, ...]:
+    """The environment variables that set an option."""
     named = option.envvar or ()
     return (named,) if isinstance(named, str) else tuple(named)
