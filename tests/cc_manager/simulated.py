@@ -9,13 +9,14 @@ from types import TracebackType
 from typing import Self
 
 from cc_manager.access import Access
+from cc_manager.assemble import Cluster, assemble, tell_nobody
 from cc_manager.bar0 import MapError, Words
 from cc_manager.clock import Clock
-from cc_manager.kube_node import KubeNode
+from cc_manager.eviction import Tell
 from cc_manager.labels import MODE, READY, STATE
 from cc_manager.reconcile import Reconciler
 from cc_manager.setter import ModeSetter
-from cc_manager.settings import Settings
+from cc_manager.settings import ClusterSettings, Settings
 from nodelib.kube import ApiAccess, Kube
 from nodelib.node import Node
 from nodelib.nvidia import is_assignable_kind
@@ -24,6 +25,7 @@ from nodelib.slow_reads import SlowReader
 from nodelib.sysfs import Sysfs
 from nodelib.wakeups import Wakeups
 from tests.cc_manager.invariant import READY_OF, checked_at_each_write, shown, staged
+from tests.cc_manager.workloads import PodsWithDevices
 from tests.fakes.gpu import Chip, EmulatedDevice, chip_behind
 from tests.fakes.kernel import FakeKernel, Hardware
 from tests.fakes.kube.api import KubeApi
@@ -118,6 +120,7 @@ class CcNode:
                 self.kernel.write(self.host_folder(address) / "power/control", "on")
             self.kernel.writes.clear()
         self.api = self._stack.enter_context(KubeApi(NODE_NAME, labels or {}, annotations=annotations))
+        self.pods = PodsWithDevices(self)
         self.refuse_untrue_labels = checked_at_each_write(lambda: self.on_the_bus)
         self.api.on_write.append(self.refuse_untrue_labels)
 
@@ -165,9 +168,17 @@ class CcNode:
         self._stack.callback(kube.close)
         return kube
 
-    def manager(self, settings: Settings = QUICK, wakeups: Wakeups | None = None) -> Reconciler:
-        """The daemon's rounds, as a fresh start of the process has them."""
-        return Reconciler(self.setter(settings, wakeups), KubeNode(self.kube(), NODE_NAME))
+    def manager(
+        self,
+        settings: Settings = QUICK,
+        wakeups: Wakeups | None = None,
+        cluster: ClusterSettings | None = None,
+        tell: Tell = tell_nobody,
+        clock: Clock | None = None,
+    ) -> Reconciler:
+        """The daemon's rounds, as a fresh start of the process has them; whoever waits for a watch brings a *clock*."""
+        outside = Cluster(self.kube(), NODE_NAME, self.pods, tell)
+        return assemble(self.setter(settings, wakeups), outside, cluster, clock or self.time.clock)
 
     def kubeconfig(self, folder: Path) -> Path:
         """A kubeconfig file for the API server; JSON is YAML."""

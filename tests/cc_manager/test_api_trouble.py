@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from cc_manager import labels
-from cc_manager.kube_node import KubeNode
-from cc_manager.reconcile import Reconciler
+from cc_manager.assemble import Cluster, assemble
 from nodelib.kube import ApiAccess, ApiError, Kube
 from tests.cc_manager.running import RunningManager
 from tests.cc_manager.simulated import CcNode
@@ -96,7 +95,7 @@ def test_a_token_that_is_not_taken_any_more_leaves_the_node_as_it_is_until_there
     token = tmp_path / "token"
     token.write_text("first-token")
     kube = Kube(ApiAccess(node.api.url, token_file=str(token)))
-    manager = Reconciler(node.setter(), KubeNode(kube, "node-1"))
+    manager = assemble(node.setter(), Cluster(kube, "node-1"), clock=node.time.clock)
     assert manager.round().ready
     node.api.token = "second-token"
     node.want("on")

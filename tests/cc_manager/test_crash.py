@@ -12,8 +12,7 @@ import pytest
 
 from cc_manager import labels
 from cc_manager.access import Access
-from cc_manager.kube_node import KubeNode
-from cc_manager.reconcile import Reconciler
+from cc_manager.assemble import Cluster, assemble
 from cc_manager.setter import ModeSetter
 from nodelib.kube import MERGE_PATCH, ApiAccess, Json, Kube
 from nodelib.node import Node
@@ -98,7 +97,7 @@ def run_into(node: CcNode, sysfs: CrashingSysfs, point: CrashPoint) -> bool:
     crashing = Node(node.node.host, sysfs, node.node.events)
     kube = CrashingKube(ApiAccess(node.api.url, token=node.api.token), point)
     access = Access(crashing, node.map_words, node.time.clock)
-    manager = Reconciler(ModeSetter(crashing, access, QUICK), KubeNode(kube, NODE_NAME))
+    manager = assemble(ModeSetter(crashing, access, QUICK), Cluster(kube, NODE_NAME), clock=node.time.clock)
     node.on_access[:] = [at_registers(node, point)]
     try:
         manager.round()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager.kube_node import KubeNode, open_kube
+from cc_manager.kube_access import open_kube
+from cc_manager.kube_node import KubeNode
 from nodelib.errors import InvalidValue, NotSupported
 from tests.fakes.kube.api import KubeApi
 

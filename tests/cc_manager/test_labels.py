@@ -121,14 +121,14 @@ def test_only_what_differs_is_patched_and_nothing_if_all_is_said_already() -> No
 
 
 def written(*observations: Observation, known: dict[PciAddress, Verified] | None = None) -> dict[str, dict[str, str]]:
-    text = labels.format_verified(observations, known or {}, boot_id="boot-2", now="12:00")
+    text = labels.format_devices(observations, known or {}, boot_id="boot-2", now="12:00")
     entries = json.loads(text)
     assert isinstance(entries, dict)
     return entries
 
 
 def test_what_is_written_is_read_back() -> None:
-    text = labels.format_verified([seen(FIRST, 0b01), seen(SECOND, 0b11)], {}, boot_id="boot-1", now="11:00")
+    text = labels.format_devices([seen(FIRST, 0b01), seen(SECOND, 0b11)], {}, boot_id="boot-1", now="11:00")
     assert labels.parse_verified(text) == {
         FIRST: Verified(CcMode.ON, "11:00", "boot-1"),
         SECOND: Verified(CcMode.DEVTOOLS, "11:00", "boot-1"),
@@ -137,7 +137,7 @@ def test_what_is_written_is_read_back() -> None:
 
 def test_equal_devices_make_equal_text_whatever_their_order() -> None:
     one, other = seen(FIRST, 0b00), seen(SECOND, 0b01)
-    assert labels.format_verified([one, other], {}, boot_id="b", now="t") == labels.format_verified(
+    assert labels.format_devices([one, other], {}, boot_id="b", now="t") == labels.format_devices(
         [other, one], {}, boot_id="b", now="t"
     )
 
@@ -154,12 +154,25 @@ def test_an_entry_of_an_earlier_boot_is_renewed() -> None:
     }
 
 
-def test_a_device_of_unknown_or_invalid_mode_has_no_entry() -> None:
-    assert written(seen(FIRST, None), seen(SECOND, 0b10)) == {}
+def test_a_device_of_unknown_or_invalid_mode_is_told_without_one_and_why() -> None:
+    entries = written(seen(FIRST, None), seen(SECOND, 0b10))
+    assert {address: entry["mode"] for address, entry in entries.items()} == {str(FIRST): "", str(SECOND): ""}
+    assert entries[str(SECOND)]["reason"].startswith("it is in invalid (CC mode bits 0b10")
+    assert labels.parse_verified(json.dumps(entries)) == {}
 
 
-def test_field_41_a_device_that_its_next_reset_would_change_has_no_entry() -> None:
-    assert written(seen(FIRST, 0b00, staged=0b01), seen(SECOND, 0b01)).keys() == {str(SECOND)}
+def test_field_41_a_device_that_its_next_reset_would_change_is_verified_in_no_mode() -> None:
+    entries = written(seen(FIRST, 0b00, staged=0b01), seen(SECOND, 0b01))
+    assert entries[str(FIRST)]["mode"] == ""
+    assert entries[str(FIRST)]["reason"] == "it is in off, and on is staged"
+    assert labels.parse_verified(json.dumps(entries)).keys() == {SECOND}
+
+
+def test_the_devices_of_this_boot_are_remembered_although_they_are_in_no_mode() -> None:
+    text = labels.format_devices([seen(FIRST, 0b01)], {}, boot_id="b", now="t", without_mode={SECOND: "it is changing"})
+    assert labels.devices_of_this_boot(text, "b") == {FIRST, SECOND}
+    assert labels.devices_of_this_boot(text, "another") == frozenset()
+    assert labels.devices_of_this_boot("[1]", "b") == frozenset()
 
 
 @pytest.mark.parametrize(

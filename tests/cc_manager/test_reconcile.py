@@ -9,6 +9,7 @@ import pytest
 
 from cc_manager import labels
 from cc_manager.mode import CcMode
+from nodelib.metrics import Metric
 from nodelib.pci import PciAddress
 from tests.cc_manager.simulated import QUICK, CcNode
 from tests.fakes.parts import other
@@ -97,7 +98,12 @@ def test_while_it_changes_no_changing_device_has_a_verified_mode(node: CcNode) -
     changing = next(
         state for state in node.api.history if state.annotations.get(labels.MESSAGE) == "changing to mode on"
     )
-    assert list(json.loads(changing.annotations[labels.DEVICES])) == ["0000:07:00.0"]
+    entries = json.loads(changing.annotations[labels.DEVICES])
+    assert {address: entry["mode"] for address, entry in entries.items()} == {
+        "0000:07:00.0": "off",
+        "0000:1b:00.0": "",
+        "0000:1c:00.0": "",
+    }
 
 
 def test_a_device_that_drifted_is_found_and_mended(node: CcNode) -> None:
@@ -210,8 +216,14 @@ def test_field_28_only_our_keys_are_patched_and_foreign_ones_are_kept(tmp_path: 
         assert node.api.labels.items() >= foreign.items()
         assert node.api.annotations["note"] == "x"
         written = [r for r in node.api.requests if r.verb == "patch"]
-        assert {request.content_type for request in written} == {"application/merge-patch+json"}
-        for patch in patches(node):
+        ours = [json.loads(r.body) for r in written if r.content_type == "application/merge-patch+json"]
+        shared = [json.loads(r.body) for r in written if r.content_type == "application/json-patch+json"]
+        assert len(ours) + len(shared) == len(written)
+        assert shared
+        for operations in shared:
+            assert [one["op"] for one in operations] == ["test", "add"]
+            assert {one["path"] for one in operations} == {"/metadata/labels/nvidia.com~1gpu.deploy.vfio-manager"}
+        for patch in ours:
             assert patch.keys() == {"metadata"}
             assert patch["metadata"].keys() <= {"labels", "annotations"}
             assert {key for part in patch["metadata"].values() for key in part} <= OURS
@@ -283,9 +295,10 @@ def test_field_38_a_failed_change_is_counted(node: CcNode) -> None:
     node.devices[node.addresses[1]].faults.keeps_old_mode = True
     node.want("off")
     manager.round()
-    metrics = {metric.name: metric.values for metric in manager.metrics()}
-    assert metrics["cc_manager_transitions"] == {(): 2.0}
-    assert metrics["cc_manager_failed_transitions"] == {(): 1.0}
+    metrics = {metric.name: metric.values for metric in manager.metrics() if isinstance(metric, Metric)}
+    assert metrics["cc_manager_transitions"] == {("on",): 1.0}
+    assert metrics["cc_manager_failed_transitions"] == {("device",): 1.0}
+    assert metrics["cc_manager_last_failure_timestamp_seconds"].keys() == {("device",)}
     assert metrics["cc_manager_device_mode"] == {
         ("0000:07:00.0", "off"): 1.0,
         ("0000:1b:00.0", "on"): 1.0,

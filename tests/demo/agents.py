@@ -4,7 +4,8 @@ import threading
 from collections.abc import Callable
 
 from cc_manager.access import Access
-from cc_manager.kube_node import KubeNode, open_kube
+from cc_manager.assemble import Cluster, assemble
+from cc_manager.kube_access import open_kube
 from cc_manager.reconcile import Reconciler
 from cc_manager.setter import ModeSetter
 from cc_manager.settings import Settings as CcSettings
@@ -41,8 +42,7 @@ class RunningAgents:
         return ModeSetter(self._simulated.node, access, CcSettings(), wakeups)
 
     def cc_reconciler(self, wakeups: Wakeups | None = None) -> Reconciler:
-        kube_node = KubeNode(open_kube(str(self._simulated.kubeconfig)), NODE_NAME)
-        return Reconciler(self.cc_manager(wakeups), kube_node)
+        return assemble(self.cc_manager(wakeups), Cluster(open_kube(str(self._simulated.kubeconfig)), NODE_NAME))
 
     def kata_manager(self, wakeups: Wakeups | None = None) -> SpecKeeper:
         return SpecKeeper(self._simulated.node, KataSettings(), wakeups)

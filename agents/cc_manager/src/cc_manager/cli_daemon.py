@@ -1,38 +1,36 @@
-"""The verbs of the daemon: `run`."""
+"""The verbs of the daemon and about it: `run`, `plan`, `restore`."""
 
+import contextlib
+import logging
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cc_manager.cli_options import change_options, make_setter
-from cc_manager.mode import CcMode
-from cc_manager.settings import READY_FILE, Settings
-from nodelib.errors import InvalidValue
+from cc_manager.cli_options import cluster_options, daemon_change_options, kube_options, make_setter, mode_options
+from cc_manager.report_plan import node_plan
+from cc_manager.settings import LOCK_FILE, READY_FILE, ClusterSettings, Settings
 from nodelib.node import Node
-from nodelib.settings import DaemonSettings, daemon_options, log_options, node_option
+from nodelib.output import echo
+from nodelib.settings import (
+    DaemonSettings,
+    daemon_options,
+    dry_run_option,
+    log_options,
+    node_option,
+    output_option,
+)
+
+if TYPE_CHECKING:
+    from nodelib.pod_resources import PodResources
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
 @node_option
-@click.option(
-    "--node-name", envvar="NODE_NAME", show_envvar=True, required=True, help="This node's name in the cluster."
-)
-@click.option(
-    "--default-mode",
-    envvar="DEFAULT_CC_MODE",
-    default=CcMode.ON.value,
-    show_default=True,
-    show_envvar=True,
-    type=click.Choice([mode.value for mode in CcMode]),
-    help="The mode without a label; off wherever the CPU offers no confidential computing.",
-)
-@click.option(
-    "--kubeconfig",
-    envvar="KUBECONFIG",
-    show_envvar=True,
-    type=click.Path(),
-    help="How to reach the API server. Default: the pod's service account.",
-)
+@kube_options
+@mode_options
 @click.option(
     "--ready-file",
     envvar="CC_READINESS_FILE",
@@ -41,29 +39,96 @@ from nodelib.settings import DaemonSettings, daemon_options, log_options, node_o
     show_envvar=True,
     help="Written (under --host-root) while the mode is verified; empty: none.",
 )
-@change_options
+@click.option(
+    "--device-ids",
+    envvar="CC_CAPABLE_DEVICE_IDS",
+    default="",
+    hidden=True,
+    help="Of older manifests: every device is asked itself what it can do.",
+)
+@cluster_options
+@daemon_change_options
 @daemon_options
 @log_options
 @click.pass_context
-def run(
-    ctx: click.Context,
-    /,
-    node: Node,
-    daemon: DaemonSettings,
-    settings: Settings,
-    node_name: str,
-    kubeconfig: str | None,
-    **told: str,
-) -> None:
+def run(ctx: click.Context, /, node: Node, daemon: DaemonSettings, settings: Settings, **told: Any) -> None:
     """Keep the node in the mode that its label nvidia.com/cc.mode asks for, until told to stop."""
-    from cc_manager.kube_node import KubeNode, open_kube
-    from cc_manager.reconcile import Reconciler
+    from cc_manager.assemble import Cluster, assemble
+    from cc_manager.kube_access import open_kube
+    from nodelib.events import EventPoster
     from nodelib.wakeups import Wakeups, stop_on_signals
 
     wakeups = Wakeups()
     stop_on_signals(wakeups)
-    settings = replace(settings, default_mode=CcMode(told["default_mode"]), ready_file=told["ready_file"])
-    if "/" in node_name or not node_name:
-        raise InvalidValue(f"--node-name {node_name!r} is no node's name")
-    kube_node = KubeNode(open_kube(kubeconfig), node_name)
-    Reconciler(make_setter(ctx, node, settings, wakeups), kube_node).run(daemon)
+    if told["device_ids"]:
+        log.info("CC_CAPABLE_DEVICE_IDS is not needed any more and ignored: every device is asked what it can do")
+    settings = replace(settings, default_mode=told["default_mode"], ready_file=told["ready_file"])
+    cluster: ClusterSettings = told["cluster"]
+    name, kubeconfig = told["node_name"], told["kubeconfig"]
+    with contextlib.closing(EventPoster(open_kube(kubeconfig), name, "cc-manager")) as events:
+        outside = Cluster(open_kube(kubeconfig), name, _pod_resources(node), events.post)
+        assemble(make_setter(ctx, node, settings, wakeups), outside, cluster).run(daemon)
+
+
+@click.command("plan")
+@node_option
+@kube_options
+@mode_options
+@cluster_options
+@output_option
+@click.pass_context
+def plan_verb(ctx: click.Context, /, node: Node, output: str, **told: Any) -> None:
+    """Show what `run` would do now, and change nothing; sleeping devices are not looked at closer."""
+    from cc_manager.host import has_tee
+    from cc_manager.kube_access import open_kube
+    from cc_manager.kube_node import KubeNode
+    from cc_manager.labels import desired_mode
+    from cc_manager.plan import plan_transition
+
+    view = KubeNode(open_kube(told["kubeconfig"]), told["node_name"]).view()
+    mode = desired_mode(view.labels, told["default_mode"], host_capable=has_tee(node.sysfs))
+    planned = plan_transition(make_setter(ctx, node, Settings()).look(), mode)
+    cluster: ClusterSettings = told["cluster"]
+    echo(node_plan(planned, view, pauses=cluster.pause_operands), output)
+
+
+@click.command()
+@node_option
+@kube_options
+@dry_run_option
+@log_options
+def restore(node: Node, node_name: str, kubeconfig: str | None, dry_run: bool) -> None:
+    """Let every operand that is paused for a change of mode run again and take our labels off, for an uninstall.
+
+    No device is touched. Refused while a cc-manager is at work on the node.
+    """
+    from cc_manager import operands
+    from cc_manager.kube_access import open_kube
+    from cc_manager.kube_node import KubeNode
+    from cc_manager.lock import mode_lock
+
+    with mode_lock(node.host.resolve(LOCK_FILE)):
+        kube_node = KubeNode(open_kube(kubeconfig), node_name)
+        view = kube_node.view()
+        if dry_run:
+            for change in operands.plan_restore(view.labels):
+                click.echo(f"would set {change}")
+            click.echo("would remove our labels and annotations from the node")
+            return
+        kube_node.change_labels(operands.plan_restore, view)
+        kube_node.forget()
+
+
+def _pod_resources(node: Node) -> "PodResources | None":
+    """Asked by a child process each time: grpc would cost this one 28 MiB for good."""
+    from nodelib.pod_resources import POD_RESOURCES_SOCKET, PodResourcesChild
+
+    socket = node.host.resolve(POD_RESOURCES_SOCKET)
+    if socket.exists():
+        return PodResourcesChild(socket)
+    log.warning(
+        "there is no %s: only devices that are open count as held, not those of pods that start; "
+        "mount the kubelet's folder under --host-root",
+        socket,
+    )
+    return None

@@ -1,18 +1,21 @@
-"""The node object in the API server: read, patched, watched; and where the API server is."""
+"""The node object in the API server: read, patched, watched."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from cc_manager.labels import NodeView, Publication
-from nodelib.errors import InvalidValue, NotSupported
-from nodelib.kube import UNREACHABLE, ApiAccess, ApiError, Kube, Watch, in_cluster_access
+from cc_manager.labels import DEVICES, FORGOTTEN, MESSAGE, MODE, READY, STATE, NodeView, Publication
+from cc_manager.operands import PREFIX, LabelChange, json_patch
+from nodelib.kube import JSON_PATCH, UNREACHABLE, ApiError, Kube, Watch
 
 log = logging.getLogger(__name__)
 
 WATCH_S = 300.0
 _EXPIRED = 410
+_ATTEMPTS = 5
+_TEST_FAILED = (409, 422)
+"""What a JSON patch is answered whose `test` fails: 422 by the server's library, 409 if it lost a race itself."""
 _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -43,6 +46,31 @@ class KubeNode:
             self._known = seen = _view(self._kube.patch(self._path, patch))
         return seen
 
+    def change_labels(self, plan: Callable[[Mapping[str, str]], Sequence[LabelChange]], seen: NodeView) -> NodeView:
+        """Make the changes that *plan* wants of labels which others write too; the node's metadata afterwards.
+
+        All of them or none, and only if each label still is what *plan* saw: else it is asked again with what is there
+        now. Raises ApiError.
+        """
+        for _ in range(_ATTEMPTS):
+            if not (changes := plan(seen.labels)):
+                return seen
+            for change in changes:
+                log.info("%s", change)
+            try:
+                self._known = seen = _view(self._kube.patch(self._path, json_patch(changes), JSON_PATCH))
+            except ApiError as error:
+                if error.status not in _TEST_FAILED:
+                    raise
+                seen = self.view()
+        if plan(seen.labels):
+            raise ApiError(409, f"labels of node {self._name} are changed by somebody else all the time")
+        return seen
+
+    def forget(self) -> None:
+        """Take from the node all that we published, for an uninstall. Raises ApiError."""
+        self._kube.patch(self._path, dict(FORGOTTEN))
+
     def watch(self, on_change: Callable[[str], None], stop: threading.Event) -> None:
         """Call *on_change* when labels or annotations become other than we know, until *stop*; no failure ends it."""
         failures = 0
@@ -50,7 +78,7 @@ class KubeNode:
             begin = time.monotonic()
             try:
                 for view in self._views(stop):
-                    if view != self._known:
+                    if self._known is None or _concern(view) != _concern(self._known):
                         on_change(f"labels of node {self._name}")
             except ApiError as error:
                 if stop.is_set():
@@ -108,37 +136,10 @@ class KubeNode:
         return None if event.get("type") == "BOOKMARK" else _view(node)
 
 
-def open_kube(kubeconfig: str | None) -> Kube:
-    """The API server that a pod's service account names, or *kubeconfig*. Raises InvalidValue or NotSupported."""
-    return Kube(_kubeconfig_access(kubeconfig) if kubeconfig else in_cluster_access())
-
-
-def _kubeconfig_access(path: str) -> ApiAccess:
-    """The current context of a kubeconfig file, whatever way of logging in it uses."""
-    # The full client (44 MiB) reads kubeconfig files with all their ways of logging in; nothing else of it is used.
-    try:
-        import yaml
-        from kubernetes import client, config
-    except ImportError:
-        raise NotSupported(
-            f"kubeconfig {path} cannot be read by this installation: install cgpu-cc-manager[kubeconfig]"
-        ) from None
-    configuration = client.Configuration()
-    try:
-        config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]  # untyped library
-    except (config.ConfigException, yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidValue(f"kubeconfig {path} cannot be used: {' '.join(str(error).split())}") from error
-    if not configuration.host.startswith(("https://", "http://")):
-        raise InvalidValue(f"kubeconfig {path} cannot be used: {configuration.host!r} is no server's address")
-    bearer = configuration.auth_settings().get("BearerToken", {}).get("value") or ""
-    return ApiAccess(
-        configuration.host,
-        ca_file=configuration.ssl_ca_cert,
-        token=bearer.removeprefix("Bearer ") or None,
-        cert_file=configuration.cert_file,
-        key_file=configuration.key_file,
-        verify=configuration.verify_ssl,
-    )
+def _concern(view: NodeView) -> tuple[dict[str, str], dict[str, str]]:
+    """What of *view* can change what we do; a node's other labels change often."""
+    labels = {key: value for key, value in view.labels.items() if key in (MODE, STATE, READY) or key.startswith(PREFIX)}
+    return labels, {key: value for key, value in view.annotations.items() if key in (MESSAGE, DEVICES)}
 
 
 def _text(document: Mapping[str, object], *keys: str) -> str:

@@ -4,8 +4,10 @@ Keys and values: facts/labels-and-settings.md; they are shared with manifests an
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 
 from cc_manager.mode import CcMode, parse_mode
 from cc_manager.observation import Observation, Verified
@@ -23,7 +25,13 @@ MESSAGE = "nvidia.com/cc.mode.message"
 DEVICES = "nvidia.com/cc.mode.devices"
 """Annotation, JSON: each device's verified mode, with the time and the boot in which it was verified."""
 FAILED = "failed"
+NOTHING_ELSE: Mapping[PciAddress, str] = MappingProxyType({})
 
+FORGOTTEN: Mapping[str, object] = MappingProxyType(
+    {"metadata": {"labels": {STATE: None, READY: None}, "annotations": {MESSAGE: None, DEVICES: None}}}
+)
+"""The merge patch that takes from a node all that we publish."""
+_CHANGING = "changing to mode"
 _READY_VALUES = {CcMode.ON: "true", CcMode.PPCIE: "true", CcMode.OFF: "false", CcMode.DEVTOOLS: ""}
 """Both `true` and `false` mean "verified"; devtools is for nobody's workload."""
 
@@ -77,9 +85,19 @@ def succeeded(mode: CcMode, devices: str, count: int) -> Publication:
 def changing(mode: CcMode, devices: str) -> Publication:
     """A change begins: nothing may be scheduled from here on. Never `false`, which attracts plain Kata pods.
 
-    *devices* leaves out those that change: if we die on the way, nobody may believe what they were before.
+    *devices* tells nothing of those that change: if we die on the way, nobody may believe what they were before.
     """
-    return Publication(None, "", f"changing to mode {mode}", devices)
+    return Publication(None, "", f"{_CHANGING} {mode}", devices)
+
+
+def is_changing(annotations: Mapping[str, str]) -> bool:
+    """Whether a change was begun of which nobody has told the end."""
+    return annotations.get(MESSAGE, "").startswith(_CHANGING)
+
+
+def drifted(reason: str, devices: str) -> Publication:
+    """A device is in another mode than the node was told to be in, and is left so."""
+    return Publication(None, "", f"drift: {reason}", devices)
 
 
 def waiting(mode: CcMode, reason: str, devices: str) -> Publication:
@@ -97,37 +115,65 @@ def failed(reason: str, devices: str | None = None) -> Publication:
     return Publication(FAILED, "", reason, devices)
 
 
-def format_verified(
-    observations: Iterable[Observation], known: Mapping[PciAddress, Verified], *, boot_id: str, now: str
+def format_devices(
+    observations: Iterable[Observation],
+    known: Mapping[PciAddress, Verified],
+    *,
+    boot_id: str,
+    now: str,
+    without_mode: Mapping[PciAddress, str] = NOTHING_ELSE,
 ) -> str:
-    """The devices annotation: each device's mode and when it was verified; an entry that still holds keeps its time.
+    """The devices annotation: each device's mode and when it was verified, or why it is in none.
 
-    A device that its next reset would change is not in it: the VM that opens it causes that reset.
+    An entry that still holds keeps its time. A device that its next reset would change is in no mode: the VM that opens
+    it causes that reset. *without_mode* are further devices and why they are in none; they are in the annotation for
+    their absence to be noticed.
     """
     entries: dict[str, dict[str, str]] = {}
     for one in observations:
-        if one.active is None or one.active.mode is None or one.is_left_staged:
-            continue
-        entry = Verified(one.active.mode, now, boot_id)
-        before = known.get(one.address)
-        if before is not None and (before.mode, before.boot_id) == (entry.mode, entry.boot_id):
-            entry = before
-        entries[str(one.address)] = {key: str(value) for key, value in asdict(entry).items()}
+        entries[str(one.address)] = _entry(one, known.get(one.address), boot_id, now)
+    for address, reason in without_mode.items():
+        entries[str(address)] = {"mode": "", "boot_id": boot_id, "reason": reason}
     return json.dumps(entries, sort_keys=True, separators=(",", ":"))
 
 
+def _entry(one: Observation, before: Verified | None, boot_id: str, now: str) -> dict[str, str]:
+    if one.active is None or one.active.mode is None or one.is_left_staged:
+        return {"mode": "", "boot_id": boot_id, "reason": _why_in_no_mode(one)}
+    entry = Verified(one.active.mode, now, boot_id)
+    if before is not None and (before.mode, before.boot_id) == (entry.mode, entry.boot_id):
+        entry = before
+    return {key: str(value) for key, value in asdict(entry).items()}
+
+
+def _why_in_no_mode(one: Observation) -> str:
+    if one.problem is not None:
+        return one.problem.text
+    if one.in_use:
+        return "it is in use and was not verified since the node booted"
+    return f"it is in {one.active}, and {one.staged} is staged"
+
+
+def devices_of_this_boot(text: str | None, boot_id: str) -> frozenset[PciAddress]:
+    """The devices that the annotation knows from this boot, verified or not."""
+    return frozenset(address for address, entry in _entries(text) if entry.get("boot_id") == boot_id)
+
+
 def parse_verified(text: str | None) -> dict[PciAddress, Verified]:
-    """The entries of the devices annotation; whatever in it makes no sense counts as not there."""
+    """The verified devices of the annotation; whatever in it makes no sense counts as not there."""
+    found: dict[PciAddress, Verified] = {}
+    for address, entry in _entries(text):
+        with suppress(KeyError, TypeError, InvalidValue):
+            found[address] = Verified(parse_mode(entry["mode"]), str(entry["time"]), str(entry["boot_id"]))
+    return found
+
+
+def _entries(text: str | None) -> Iterator[tuple[PciAddress, dict[str, str]]]:
     try:
         entries = json.loads(text or "{}")
     except ValueError:
-        return {}
-    found: dict[PciAddress, Verified] = {}
+        return
     for address, entry in entries.items() if isinstance(entries, dict) else ():
-        try:
-            found[PciAddress.parse(address)] = Verified(
-                parse_mode(entry["mode"]), str(entry["time"]), str(entry["boot_id"])
-            )
-        except (ValueError, TypeError, KeyError, InvalidValue):
-            continue
-    return found
+        if isinstance(entry, dict):
+            with suppress(ValueError):
+                yield PciAddress.parse(address), entry

@@ -4,20 +4,26 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 
 from cc_manager import labels
+from cc_manager.drift import drift_from, lost_devices
 from cc_manager.host import boot_id, has_tee
 from cc_manager.kube_node import KubeNode
 from cc_manager.labels import NodeView, Publication
 from cc_manager.lock import mode_lock
-from cc_manager.observation import Observation, Verified
+from cc_manager.look import Look
+from cc_manager.measures import Measures
+from cc_manager.mode import CcMode
+from cc_manager.mode_change import STOPPED, Attempt, ModeChange
+from cc_manager.notices import Notices
+from cc_manager.pause import Pause
 from cc_manager.plan import Plan, plan_transition
-from cc_manager.setter import ModeSetter, Outcome
-from cc_manager.settings import LOCK_FILE
+from cc_manager.setter import ModeSetter
+from cc_manager.settings import LOCK_FILE, Drift
 from nodelib.daemon import Daemon, RoundResult
 from nodelib.errors import InvalidValue
-from nodelib.metrics import Metric, MetricType, counter
+from nodelib.metrics import Histogram, Metric
 from nodelib.pci import PciAddress
 from nodelib.ready_file import ReadyFile
 from nodelib.running import run_until_stopped
@@ -28,23 +34,27 @@ log = logging.getLogger(__name__)
 UEVENT_SUBSYSTEMS = ("pci", "vfio")
 
 
-@dataclass
-class _Counts:
-    """What the metrics count."""
-
-    transitions: int = 0
-    failures: int = 0
-    observations: tuple[Observation, ...] = ()
-
-
 class Reconciler:
     """Keeps the node in the mode that its label asks for, and its labels true."""
 
-    def __init__(self, setter: ModeSetter, kube_node: KubeNode) -> None:
+    def __init__(
+        self,
+        setter: ModeSetter,
+        kube_node: KubeNode,
+        pause: Pause,
+        change: ModeChange,
+        notices: Notices,
+        drift: Drift = Drift.MEND,
+    ) -> None:
         self._setter = setter
         self._kube_node = kube_node
+        self._pause = pause
+        self._change = change
+        self._notices = notices
+        self._drift = drift
         self._settings = setter.settings
-        self._counts = _Counts()
+        self._measures = Measures()
+        self._failed_attempts = 0
         self._ready_file = ReadyFile(setter.node.host, setter.settings.ready_file)
 
     def run(self, daemon: DaemonSettings) -> None:
@@ -69,65 +79,107 @@ class Reconciler:
 
     def round(self) -> RoundResult:
         """One round of the daemon. Raises ApiError if the node cannot be read; its devices then stay as they are."""
-        view = self._kube_node.view()
+        begin = time.monotonic()
+        view = self._pause.claim(self._kube_node.view())
         try:
             mode = labels.desired_mode(
                 view.labels, self._settings.default_mode, host_capable=has_tee(self._setter.node.sysfs)
             )
         except InvalidValue as error:
-            return self._fail(view, str(error), retry=False)
-        verified = labels.parse_verified(view.annotations.get(labels.DEVICES))
-        observations = self._setter.observe(verified, knobs=True)
-        if not observations:
-            # Both ready values mean "verified", and of nothing nobody can say that.
-            self._tell(view, labels.nothing_there())
-            return RoundResult(ready=False, message=labels.nothing_there().message)
-        plan = plan_transition(observations, mode)
-        if plan.phases:
-            staying = [one for one in observations if one.is_in(mode)]
-            view = self._kube_node.publish(labels.changing(mode, self._devices(staying, verified)), view)
+            return self._refuse_label(view, str(error))
+        look = self._look(view)
+        if not look.observations and not look.missing:
+            return self._say_nothing_there(view, look)
+        plan = plan_transition(look.observations, mode)
+        if look.missing:
+            plan = replace(plan, refusals=(*plan.refusals, *lost_devices(look.missing)))
+            self._notices.lost("; ".join(map(str, lost_devices(look.missing))))
+        elif drift := drift_from(view, look.observations, mode):
+            self._notices.drifted(drift)
+            if self._drift is Drift.REPORT:
+                return self._report_drift(view, look, drift)
+        if not plan.is_done:
             self._ready_file.retract()
-        begin = time.monotonic()
-        outcome = self._setter.bring_to(plan, observations, verified)
-        self._count(plan, outcome, time.monotonic() - begin)
-        return self._publish(view, outcome, verified)
+        attempt = self._change.attempt(plan, look, view)
+        view, stuck = self._pause.end(attempt.view, attempt.look)
+        return self._publish(plan, replace(attempt, view=view), stuck, time.monotonic() - begin)
 
-    def metrics(self) -> Iterable[Metric]:
-        by_mode: dict[tuple[str, ...], float] = {}
-        for one in self._counts.observations:
-            key = (str(one.address), str(one.active or "unknown"))
-            by_mode[key] = 1.0
-        return (
-            Metric(
-                "cc_manager_device_mode",
-                "1 for each device and its mode.",
-                MetricType.GAUGE,
-                by_mode,
-                ("device", "mode"),
-            ),
-            counter("cc_manager_transitions", "Changes of mode begun.", self._counts.transitions),
-            counter("cc_manager_failed_transitions", "Changes of mode that failed.", self._counts.failures),
-        )
+    def metrics(self) -> Iterable[Metric | Histogram]:
+        return self._measures.metrics()
 
-    def _publish(self, view: NodeView, outcome: Outcome, verified: dict[PciAddress, Verified]) -> RoundResult:
-        devices = self._devices(outcome.observations, verified)
-        reason = "; ".join(outcome.reasons)
-        if outcome.waits:
-            self._tell(view, labels.waiting(outcome.mode, reason, devices))
-            return RoundResult(ready=False, message=f"waiting to change to mode {outcome.mode}: {reason}", retry=True)
-        if not outcome.ok:
-            return self._fail(view, reason, devices=devices, retry=True)
-        said = labels.succeeded(outcome.mode, devices, len(outcome.observations))
+    def _look(self, view: NodeView) -> Look:
+        text = view.annotations.get(labels.DEVICES)
+        this_boot = boot_id(self._setter.node.host)
+        verified = labels.parse_verified(text)
+        observations = self._setter.observe(verified, knobs=True)
+        self._measures.observations = observations
+        missing = labels.devices_of_this_boot(text, this_boot) - {one.address for one in observations}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return Look(observations, verified, tuple(sorted(missing)), this_boot, now)
+
+    # --- 7. what the node says in the end
+
+    def _publish(self, plan: Plan, attempt: Attempt, stuck: tuple[PciAddress, ...], duration_s: float) -> RoundResult:
+        mode, look, view = plan.mode, attempt.look, attempt.view
+        self._measures.observations = look.observations
+        reason = "; ".join((*attempt.reasons, *self._why_stuck(stuck)))
+        if attempt.code == STOPPED:
+            # What was said when the change began still holds; the next start goes on.
+            return RoundResult(ready=False, message=f"stopped on the way to mode {mode}: {reason}", retry=True)
+        if attempt.waits:
+            said = labels.waiting(mode, reason, look.devices())
+            self._notices.waits(said.message)
+            self._tell(view, said)
+            return RoundResult(ready=False, message=said.message, retry=True)
+        if reason:
+            return self._fail(view, reason, attempt.code, look.devices())
+        said = labels.succeeded(mode, look.devices(), len(look.observations))
+        if not plan.is_done:
+            self._measures.changed(mode, duration_s)
+            log.info("the change to mode %s took %.1f s", mode, duration_s)
+        if view.labels.get(labels.STATE) != mode.value:
+            self._notices.changed(said.message)
+        self._failed_attempts = 0
+        self._notices.settled()
         self._tell(view, said)
         return RoundResult(ready=True, message=said.message)
 
-    def _devices(self, observations: Iterable[Observation], verified: dict[PciAddress, Verified]) -> str:
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return labels.format_verified(observations, verified, boot_id=boot_id(self._setter.node.host), now=now)
+    def _refuse_label(self, view: NodeView, reason: str) -> RoundResult:
+        """The label is no mode: no device is touched, but for what a change that was cut short left behind."""
+        stuck: tuple[PciAddress, ...] = ()
+        if labels.is_changing(view.annotations) or self._pause.is_on(view):
+            look, failures = self._change.put_back(CcMode.OFF, self._look(view))
+            view, stuck = self._pause.end(view, look)
+            reason = "; ".join((reason, *failures, *self._why_stuck(stuck)))
+        return self._fail(view, reason, "unknown-mode", None, retry=bool(stuck))
 
-    def _fail(self, view: NodeView, reason: str, *, retry: bool, devices: str | None = None) -> RoundResult:
+    def _report_drift(self, view: NodeView, look: Look, drift: str) -> RoundResult:
+        view, stuck = self._pause.end(view, look)
+        said = labels.drifted("; ".join((drift, *self._why_stuck(stuck))), look.devices())
+        self._tell(view, said)
+        return RoundResult(ready=False, message=said.message)
+
+    def _say_nothing_there(self, view: NodeView, look: Look) -> RoundResult:
+        """Both ready values mean "verified", and of nothing nobody can say that."""
+        view, _ = self._pause.end(view, look)
+        self._tell(view, labels.nothing_there())
+        return RoundResult(ready=False, message=labels.nothing_there().message)
+
+    def _fail(self, view: NodeView, reason: str, code: str, devices: str | None, *, retry: bool = True) -> RoundResult:
+        self._failed_attempts += 1
+        self._measures.failed(code)
+        self._notices.failed(reason, self._failed_attempts)
         self._tell(view, labels.failed(reason, devices))
-        return RoundResult(ready=False, message=reason, retry=retry)
+        again = f"attempt {self._failed_attempts}: " if self._failed_attempts > 1 else ""
+        return RoundResult(ready=False, message=f"{again}{reason}", retry=retry)
+
+    def _why_stuck(self, stuck: tuple[PciAddress, ...]) -> tuple[str, ...]:
+        if not stuck:
+            return ()
+        devices = ", ".join(map(str, stuck))
+        reason = f"operands stay paused, because the next reset may change the mode of {devices}"
+        self._notices.stuck(reason)
+        return (reason,)
 
     def _tell(self, view: NodeView, publication: Publication) -> None:
         if publication.state in (None, labels.FAILED):
@@ -136,10 +188,3 @@ class Reconciler:
         else:
             self._kube_node.publish(publication, view)
             self._ready_file.tell(ready=True)
-
-    def _count(self, plan: Plan, outcome: Outcome, duration_s: float) -> None:
-        self._counts.observations = outcome.observations
-        if plan.phases:
-            self._counts.transitions += 1
-            self._counts.failures += not outcome.ok
-            log.info("the change to mode %s took %.1f s", plan.mode, duration_s)

@@ -1,6 +1,6 @@
 """Brings the devices of a node to a mode, whoever asks: the label or a person at the keyboard."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cc_manager.access import Access
@@ -41,7 +41,7 @@ class ModeSetter:
         self._access = access
         self.wakeups = wakeups or Wakeups()
 
-    def observe(self, verified: dict[PciAddress, Verified], *, knobs: bool) -> tuple[Observation, ...]:
+    def observe(self, verified: Mapping[PciAddress, Verified], *, knobs: bool) -> tuple[Observation, ...]:
         """The mode of every device now; idle ones are woken for it."""
         this_boot = boot_id(self.node.host)
         return observe(self.node.scan(), self._access, verified, boot_id=this_boot, wake=True, knobs=knobs)
@@ -56,14 +56,14 @@ class ModeSetter:
         return self.bring_to(plan_transition(observations, mode), observations, {})
 
     def bring_to(
-        self, plan: Plan, observations: tuple[Observation, ...], verified: dict[PciAddress, Verified]
+        self, plan: Plan, observations: tuple[Observation, ...], verified: Mapping[PciAddress, Verified]
     ) -> Outcome:
         """Carry *plan* out and read back what came of it."""
         mode = plan.mode
         if plan.is_done:
             return Outcome(mode, observations)
         if plan.refusals or plan.busy:
-            observations, failures = self._put_back(plan, observations, verified)
+            observations, failures = self.put_back(mode, observations, verified)
             reasons = [str(one) for one in (*plan.refusals, *failures)]
             waits = not reasons and self.settings.when_busy is WhenBusy.WAIT
             if plan.busy:
@@ -76,17 +76,17 @@ class ModeSetter:
             reasons = [_still(one) for one in after if not one.is_in(mode)]
         return Outcome(mode, after, tuple(reasons))
 
-    def _put_back(
-        self, plan: Plan, observations: tuple[Observation, ...], verified: dict[PciAddress, Verified]
+    def put_back(
+        self, mode: CcMode, observations: tuple[Observation, ...], verified: Mapping[PciAddress, Verified]
     ) -> tuple[tuple[Observation, ...], tuple[Failure, ...]]:
-        """Have no device change its mode at its next reset, where nothing is begun; what is there afterwards.
+        """Have no device change its mode at its next reset, where no change to *mode* is begun; what is there then.
 
         An earlier change that was cut short leaves knobs staged, and a VM that opens such a device resets it.
         """
         left_staged = [one for one in observations if one.is_left_staged]
         if not left_staged:
             return observations, ()
-        failures = self._transition(left_staged).put_back(plan.mode)
+        failures = self._transition(left_staged).put_back(mode)
         return self.observe(verified, knobs=True), failures
 
     def _transition(self, observations: Iterable[Observation]) -> Transition:

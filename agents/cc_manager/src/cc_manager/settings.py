@@ -10,13 +10,22 @@ READY_FILE = "/run/nvidia/validations/.cc-manager-ctr-ready"
 LOCK_FILE = "/run/cgpu-agents/cc-manager.lock"
 """Held by whoever changes modes, the daemon or `set`, so that there is never a second one."""
 """Held by whoever changes modes on the node; under /run, so that a reboot frees it."""
+OPERATOR_NAMESPACE = "gpu-operator"
 
 
 class WhenBusy(Enum):
-    """What a change of mode does about a device that a virtual machine has open."""
+    """What a change of mode does about a device that a virtual machine has open, or a pod was given."""
 
     WAIT = "wait"
     FAIL = "fail"
+    EVICT = "evict"  # only where there are pods: not by hand
+
+
+class Drift(Enum):
+    """What is done about a device that is found in another mode than the node was told to be in."""
+
+    MEND = "mend"
+    REPORT = "report"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +36,18 @@ class Settings:
     when_busy: WhenBusy = WhenBusy.WAIT
     reset_timeout_s: float = 60.0
     ready_file: str = READY_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """How a change of mode treats what runs on the node beside us."""
+
+    namespace: str = OPERATOR_NAMESPACE
+    """Where the operands run."""
+    pause_operands: bool = True
+    claim_operands: bool = False
+    drift: Drift = Drift.MEND
+    operand_timeout_s: float = 120.0
+    """For the operands' pods to end, and again for those who came in between."""
+    evict_timeout_s: float = 300.0
+    """For evicted pods to end, over as many rounds as that takes."""

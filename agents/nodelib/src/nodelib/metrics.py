@@ -22,6 +22,18 @@ class Metric:
     labels: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often a duration or size fell where; without labels."""
+
+    name: str
+    help: str
+    counts: Mapping[float, int]
+    """By upper bound, ascending, each without those of the smaller bounds; the last bound is infinity."""
+    total: float
+    """The sum of all that was observed."""
+
+
 def gauge(name: str, help_text: str, value: float) -> Metric:
     """A gauge without labels."""
     return Metric(name, help_text, MetricType.GAUGE, {(): value})

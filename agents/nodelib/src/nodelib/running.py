@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 from nodelib.daemon import Daemon
-from nodelib.metrics import Metric
+from nodelib.metrics import Histogram, Metric
 
 
 def run_until_stopped(
@@ -13,7 +13,7 @@ def run_until_stopped(
     sources: Sequence[AbstractContextManager[object]] = (),
     listen: str = "",
     prefix: str = "",
-    metrics: Callable[[], Iterable[Metric]] = tuple,
+    metrics: Callable[[], Iterable[Metric | Histogram]] = tuple,
     at_stop: Sequence[Callable[[], None]] = (),
 ) -> None:
     """Run *daemon* with its *sources* of wake-ups until it is told to stop, then call *at_stop*, last one first.

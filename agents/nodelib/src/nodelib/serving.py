@@ -1,6 +1,7 @@
 """/healthz, /readyz and /metrics of a daemon, over HTTP, imported only where `--listen` asks for it."""
 
 import contextlib
+import itertools
 import socket
 import socketserver
 import threading
@@ -9,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from nodelib.daemon import LoopState
 from nodelib.errors import InvalidValue
-from nodelib.metrics import Metric, MetricType, counter, gauge
+from nodelib.metrics import Histogram, Metric, MetricType, counter, gauge
 
 HUNG_AFTER_S = 300.0
 """A loop silent for so long is not alive; the longest deadline within a round is far below."""
@@ -30,7 +32,7 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def served(
-    listen: str, state: Callable[[], LoopState], metrics: Callable[[], Iterable[Metric]], prefix: str
+    listen: str, state: Callable[[], LoopState], metrics: Callable[[], Iterable[Metric | Histogram]], prefix: str
 ) -> Iterator[str]:
     """Serve the three pages at *listen* while entered; gives the address as `http://host:port`.
 
@@ -98,16 +100,28 @@ def _handler(state: Callable[[], LoopState], registry: CollectorRegistry) -> typ
 
 
 class _Collector(Collector):
-    def __init__(self, metrics: Callable[[], Iterable[Metric]]) -> None:
+    def __init__(self, metrics: Callable[[], Iterable[Metric | Histogram]]) -> None:
         self._metrics = metrics
 
-    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterator[Family]:
         for metric in self._metrics():
+            if isinstance(metric, Histogram):
+                yield _histogram(metric)
+                continue
             family = CounterMetricFamily if metric.type is MetricType.COUNTER else GaugeMetricFamily
             collected = family(metric.name, metric.help, labels=metric.labels)
             for labels, value in metric.values.items():
                 collected.add_metric(labels, value)
             yield collected
+
+
+def _histogram(metric: Histogram) -> HistogramMetricFamily:
+    """Prometheus counts up to each bound, not between two."""
+    counts = itertools.accumulate(metric.counts.values())
+    buckets = [
+        (f"{bound:g}".replace("inf", "+Inf"), float(count)) for bound, count in zip(metric.counts, counts, strict=True)
+    ]
+    return HistogramMetricFamily(metric.name, metric.help, buckets=buckets, sum_value=metric.total)
 
 
 def loop_metrics(state: LoopState, prefix: str) -> tuple[Metric, ...]:
