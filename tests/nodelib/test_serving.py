@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from nodelib.daemon import LoopState, RoundResult
 from nodelib.errors import InvalidValue
-from nodelib.metrics import Metric, MetricType, counter, gauge
+from nodelib.metrics import Histogram, Metric, MetricType, counter, gauge
 from nodelib.serving import HUNG_AFTER_S, parse_listen, served
 from tests.nodelib.samples import DEADLINE_S
 
@@ -164,3 +164,17 @@ def test_what_is_no_address_and_port_is_refused_with_an_example(text: str) -> No
     with pytest.raises(InvalidValue, match=r"is not ADDRESS:PORT, as in 0\.0\.0\.0:9400") as caught:
         parse_listen(text)
     assert repr(text) in str(caught.value)
+
+
+def test_a_histogram_is_served_with_cumulative_buckets() -> None:
+    durations = Histogram("cc_manager_duration_seconds", "How long.", {0.5: 2, 10.0: 1, float("inf"): 1}, 100.25)
+    with served("127.0.0.1:0", LoopState, lambda: (durations,), "cc_manager") as url:
+        _, text = get(f"{url}/metrics")
+    buckets = [line for line in text.splitlines() if line.startswith("cc_manager_duration_seconds")]
+    assert buckets == [
+        'cc_manager_duration_seconds_bucket{le="0.5"} 2.0',
+        'cc_manager_duration_seconds_bucket{le="10"} 3.0',
+        'cc_manager_duration_seconds_bucket{le="+Inf"} 4.0',
+        "cc_manager_duration_seconds_count 4.0",
+        "cc_manager_duration_seconds_sum 100.25",
+    ]

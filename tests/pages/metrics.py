@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cc_manager.labels import MODE
 from nodelib.daemon import LoopState, RoundResult
-from nodelib.metrics import Metric, MetricType
+from nodelib.metrics import Histogram, Metric, MetricType
 from nodelib.serving import loop_metrics
 from tests.demo.agents import RunningAgents
 from tests.fakes.node import SimulatedNode
@@ -30,7 +30,7 @@ class _Agent(Protocol):
 
     def round(self) -> RoundResult: ...
 
-    def metrics(self) -> Iterable[Metric]: ...
+    def metrics(self) -> Iterable[Metric | Histogram]: ...
 
 
 def collect() -> dict[str, tuple[Family, ...]]:
@@ -61,7 +61,7 @@ def _after_a_round(agent: _Agent) -> tuple[Family, ...]:
     return _families(agent.metrics())
 
 
-def _families(metrics: Iterable[Metric]) -> tuple[Family, ...]:
+def _families(metrics: Iterable[Metric | Histogram]) -> tuple[Family, ...]:
     return tuple(
         Family(
             f"{metric.name}_total" if metric.type is MetricType.COUNTER else metric.name,

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import ClassVar
 
 
 class MetricType(Enum):
     GAUGE = "gauge"
     COUNTER = "counter"
+    HISTOGRAM = "histogram"  # always a Histogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Histogram:
     """By upper bound, ascending, each without those of the smaller bounds; the last bound is infinity."""
     total: float
     """The sum of all that was observed."""
+    type: ClassVar[MetricType] = MetricType.HISTOGRAM
+    labels: ClassVar[tuple[str, ...]] = ()
 
 
 def gauge(name: str, help_text: str, value: float) -> Metric:
