@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 PREFIX = "nvidia.com/gpu.deploy."
+"""Of the labels by which an operator, or an administrator, decides which of its components run on a node."""
 OPERANDS = (
     "vfio-manager",
     "kata-manager",
