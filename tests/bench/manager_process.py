@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from cc_manager import kube_node
+from cc_manager import kube_access
 from cc_manager.cli import cli
 from nodelib.files import HostRoot
 from nodelib.kernel_writes import KernelWriter
@@ -25,7 +25,7 @@ def main(root: str, writer_socket: str, words_socket: str, url: str, ca_file: st
     writer = KernelWriter(child=(sys.executable, "-I", "-S", str(child), writer_socket))
     host = HostRoot(Path(root))
     node = Node(host, Sysfs(host, writer), kernel_uevents)
-    kube_node.open_kube = lambda kubeconfig: Kube(ApiAccess(url, ca_file=ca_file, token_file=token_file))
+    kube_access.open_kube = lambda kubeconfig: Kube(ApiAccess(url, ca_file=ca_file, token_file=token_file))
     simulated = SimpleNamespace(node=node, map_words=lambda path: map_remote_words(words_socket, path))
     cli.main(["run", "--node-name", "node-1", "--interval", "60"], obj=simulated)
 
