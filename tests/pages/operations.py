@@ -8,7 +8,7 @@ from itertools import chain
 from nodelib import errors
 from nodelib.event_reasons import EventReason
 from nodelib.serving import HUNG_AFTER_S
-from tests.pages import metrics
+from tests.pages import deployed, metrics
 from tests.pages.commands import Executable, Option, executables, meaning, options, usage
 from tests.pages.examples import records
 from tests.pages.markdown import block, code, table
@@ -30,7 +30,7 @@ def page() -> str:
     measured = metrics.collect()
     parts = [_HEAD, _contents(), _common(), _labels(), _files(), _variables()]
     parts += [_agent(agent, measured[agent]) for agent in AGENTS]
-    parts += [_problems(), _checks(), _records()]
+    parts += [_problems(), _checks(), _alerts(), _records()]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
@@ -67,8 +67,8 @@ def _all_constants() -> Iterable[Constant]:
 def _contents() -> str:
     chapters = ["Common to all agents", "Labels and annotations", "Files", "Environment variables"]
     chapters += [_name(agent) for agent in AGENTS]
-    chapters += ["Problem codes", "Checks of doctor", "What -o json gives"]
-    return " · ".join(f"[{chapter}](#{chapter.lower().replace(' ', '-')})" for chapter in chapters)
+    chapters += ["Problem codes", "Checks of doctor", "Alerts", "What -o json gives"]
+    return " ·\n".join(f"[{chapter}](#{chapter.lower().replace(' ', '-')})" for chapter in chapters)
 
 
 def _common() -> str:
@@ -103,9 +103,22 @@ def _common() -> str:
 
 def _labels() -> str:
     rows = sorted((one.value, _name(one.module.partition(".")[0]), one.doc) for one in label_constants())
-    return "## Labels and annotations\n\nThose of the Node that the code reads or writes.\n\n" + table(
-        ("Key", "Agent", "Meaning"), ((code(key), agent, text) for key, agent, text in rows)
+    selected = [(code(key), uses) for key, uses in deployed.labels()]
+    return "\n".join(
+        [
+            "## Labels and annotations\n",
+            "Those of the Node that the code reads or writes:\n",
+            table(("Key", "Agent", "Meaning"), ((code(key), agent, text) for key, agent, text in rows)),
+            "Those by which deploy/base chooses nodes, and what sets them there:\n",
+            table(("Key", "Use"), selected),
+        ]
     )
+
+
+def _alerts() -> str:
+    rows = [(code(name), severity, text, when) for name, severity, text, when in deployed.alerts()]
+    text = "Of `deploy/components/monitoring`; each has a description that says where to look."
+    return f"## Alerts\n\n{text}\n\n" + table(("Alert", "Severity", "Summary", "When"), rows)
 
 
 def _files() -> str:
