@@ -1,12 +1,18 @@
 """`python -m tests.pages [--check]`: write what is generated below docs/; with --check only say what differs."""
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
-from tests.pages import operations, picture
+from tests.pages import consoles, operations, picture
 from tests.pages.source import ROOT
 
-PAGES = {"docs/operations.md": operations.page, "docs/pictures/node.svg": picture.page}
-"""Each generated file and what makes its text."""
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/operations.md": operations.page,
+    "docs/pictures/node.svg": picture.page,
+    "docs/troubleshooting.md": partial(consoles.page, "docs/troubleshooting.md"),
+}
+"""Each file that is made from the code, wholly or in parts, and what makes its text."""
 
 
 def stale() -> dict[str, str]:

@@ -67,6 +67,17 @@ def problems(package: str) -> tuple[Saying, ...]:
     return tuple(sorted(found, key=lambda saying: (saying.code, saying.module)))
 
 
+def sentences(package: str) -> frozenset[str]:
+    """Every text of more than one word that *package* can say, as in `Saying`."""
+    found = set()
+    for _, tree in modules(package):
+        reader = _Reader(tree, 0)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant | ast.JoinedStr) and " " in (text := reader.said(node)):
+                found.add(text)
+    return frozenset(found)
+
+
 def checks(package: str) -> tuple[Saying, ...]:
     """Every failure and warning of *package*'s `doctor` code, by the check's name; failures first."""
     found = []
