@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kata_manager import report
-from kata_manager.options import parse_settings, run_options, spec_options
+from kata_manager.options import cdi_folder_option, parse_settings, run_options, spec_options
 from kata_manager.settings import meaningless
 from nodelib.errors import NodeError
 from nodelib.node import Node
@@ -23,7 +23,7 @@ from nodelib.settings import (
     output_option,
     version_option,
 )
-from nodelib.spec_files import spec_text
+from nodelib.spec_files import FOLDERS, spec_text
 from nodelib.wakeups import Wakeups, stop_on_signals
 
 if TYPE_CHECKING:
@@ -92,6 +92,42 @@ def spec(node: Node, output: str, write: bool, dry_run: bool, **chosen: Any) -> 
         click.echo(json.dumps([spec.as_document() for spec in keeper.specs()], indent=2))
     else:
         click.echo("---\n".join(spec_text(wanted).decode() for wanted in keeper.specs()), nl=False)
+
+
+@cli.command()
+@node_option
+@cdi_folder_option
+@output_option
+@click.argument("paths", nargs=-1, metavar="[FILE|FOLDER]...")
+def check(node: Node, cdi_folder: str, output: str, paths: tuple[str, ...]) -> int:
+    """Tell what is wrong with CDI specs, of any vendor. Exit code 1 if a runtime would refuse one.
+
+    Without arguments: all files of /etc/cdi, /var/run/cdi and --cdi-dir. A path from the root is the host's.
+    """
+    from kata_manager import check as checking
+
+    checked = checking.check(node, paths, dict.fromkeys((*FOLDERS, cdi_folder)))
+    echo(checking.report(checked), output)
+    return int(checked.has_errors)
+
+
+@cli.command()
+@node_option
+@cdi_folder_option
+@output_option
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def resolve(node: Node, cdi_folder: str, output: str, names: tuple[str, ...]) -> int:
+    """Show what a runtime would inject for a CDI name like nvidia.com/pgpu=65. Exit code 1 if one does not resolve."""
+    from kata_manager.resolving import check_name, resolve_names
+    from nodelib.spec_folder import SpecReader
+
+    for name in names:
+        check_name(name)
+    reader = SpecReader(node.host)
+    folders = [reader.read(node.host.resolve(folder)) for folder in dict.fromkeys((*FOLDERS, cdi_folder))]
+    answer, is_whole = resolve_names(names, folders)
+    echo(answer, output)
+    return int(not is_whole)
 
 
 @cli.command()

@@ -3,6 +3,7 @@
 Rules: Container Device Interface specification 1.1.0, its fields and the version that brought each.
 """
 
+import contextlib
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,16 @@ _NODE: _Fields = {
 }
 _MOUNT: _Fields = {"hostPath": str, "containerPath": str, "options": list, "type": str}
 _HOOK: _Fields = {"hookName": str, "path": str, "args": list, "env": list, "timeout": int}
+_NET_DEVICE: _Fields = {"hostInterfaceName": str, "name": str}
+_RDT: _Fields = {
+    "closID": str,
+    "l3CacheSchema": str,
+    "memBwSchema": str,
+    "enableCMT": bool,
+    "enableMBM": bool,
+    "schemata": list,
+    "enableMonitoring": bool,
+}
 _HOOK_NAMES = (
     "prestart",
     "createRuntime",
@@ -66,8 +77,20 @@ _WORDS: Mapping[type, str] = {
     str: "a text",
     int: "a whole number",
     list: "a list",
+    bool: "true or false",
     dict: "a mapping",
 }
+
+
+def lowest_version(document: object) -> str | None:
+    """The oldest version in which *document* would be valid; None if it is in none."""
+    if not isinstance(document, dict):
+        return None
+    for version in VERSIONS:
+        with contextlib.suppress(InvalidValue):
+            parse_spec({**document, "cdiVersion": version}, "")
+            return version
+    return None
 
 
 def parse_spec(document: object, source: str) -> CdiSpec:
@@ -84,6 +107,7 @@ def parse_spec(document: object, source: str) -> CdiSpec:
     vendor, _, class_ = kind.partition("/")
     if not is_vendor(vendor) or not is_class(class_, dots=place.knows("0.6.0")):
         place.fail(f"kind {_shown(kind)} is not vendor/class by CDI {version}")
+    _check_annotations(top, place)
     if top.get("containerEdits"):
         _check_edits(top["containerEdits"], place.at("containerEdits"))
     if not top.get("devices"):
@@ -126,7 +150,7 @@ class _Place:
             if item is None:
                 continue  # absent, as the runtimes' YAML and JSON readers see it
             # bool is an int to Python, not to the specification
-            if not isinstance(item, fields[name]) or isinstance(item, bool):
+            if not isinstance(item, fields[name]) or (isinstance(item, bool) and fields[name] is not bool):
                 self.fail(f"{name} is {_shown(item)}, not {_WORDS[fields[name]]}")
             if name in _SINCE:
                 self.need(_SINCE[name], name)
@@ -147,6 +171,7 @@ def _parse_device(entry: object, place: _Place) -> CdiDevice:
         # Without quotes 65 is a number to YAML; the runtimes' readers make it the text that a name must be.
         entry = {**entry, "name": str(entry["name"])}
     device = place.mapping(entry, _DEVICE, required=("name", "containerEdits"))
+    _check_annotations(device, place)
     name = str(device["name"])
     if not is_device_name(name):
         place.fail(f"the name {_shown(name)} is not one that CDI allows")
@@ -166,13 +191,42 @@ def _check_edits(value: object, place: _Place) -> tuple[str, ...]:
         if not isinstance(variable, str) or variable.find("=") < 1:
             at.fail(f"{_shown(variable)} is not NAME=VALUE")
     for entry, at in place.items(edits, "mounts"):
-        if at.mapping(entry, _MOUNT, required=("hostPath", "containerPath")).get("type"):
+        mount = at.mapping(entry, _MOUNT, required=("hostPath", "containerPath"))
+        _check_texts(mount, "options", at)
+        if mount.get("type"):
             at.need("0.4.0", "a mount's type")
     for entry, at in place.items(edits, "hooks"):
         hook = at.mapping(entry, _HOOK, required=("hookName", "path"))
         if hook["hookName"] not in _HOOK_NAMES:
             at.fail(f"{_shown(hook['hookName'])} is no OCI hook")
+        _check_texts(hook, "args", at)
+        _check_texts(hook, "env", at)
+    _check_newer_edits(edits, place)
     return tuple(_node_path(entry, at) for entry, at in place.items(edits, "deviceNodes"))
+
+
+def _check_newer_edits(edits: Mapping[str, object], place: _Place) -> None:
+    """Those that came after 0.6.0."""
+    for entry, at in place.items(edits, "netDevices"):
+        at.mapping(entry, _NET_DEVICE, required=("hostInterfaceName", "name"))
+    for gid, at in place.items(edits, "additionalGids"):
+        if type(gid) is not int or gid < 0:
+            at.fail(f"{_shown(gid)} is no group's number")
+    if edits.get("intelRdt"):
+        _check_texts(place.at("intelRdt").mapping(edits["intelRdt"], _RDT), "schemata", place.at("intelRdt"))
+
+
+def _check_annotations(mapping: Mapping[str, object], place: _Place) -> None:
+    annotations = mapping.get("annotations")
+    for key, value in annotations.items() if isinstance(annotations, dict) else ():
+        if not isinstance(key, str) or not isinstance(value, str):
+            place.at("annotations").fail(f"{_shown(key)}: {_shown(value)} is not a text for a text")
+
+
+def _check_texts(mapping: Mapping[str, object], field: str, place: _Place) -> None:
+    for item, at in place.items(mapping, field):
+        if isinstance(item, dict | list) or item is None:
+            at.fail(f"{_shown(item)} is not a text")
 
 
 def _node_path(entry: object, place: _Place) -> str:

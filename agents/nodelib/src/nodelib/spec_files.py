@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import PurePath
 from types import MappingProxyType
+from typing import Any
 
 import yaml
 
@@ -125,6 +126,14 @@ def parse_file(path: PurePath, content: bytes, mode: int = MODE, *, is_link: boo
         except InvalidValue as error:
             fault = str(error)
     return SpecFile(path, content, spec, fault, mode, is_link)
+
+
+def document_of(file: SpecFile) -> dict[str, Any]:
+    """Everything that *file* holds. Raises InvalidValue if that is no mapping, as a spec's is."""
+    document = load_document(file.content)
+    if not isinstance(document, dict):
+        raise InvalidValue(f"{file.path}: this is not a mapping")
+    return document
 
 
 def resolve(folders: Iterable[Sequence[SpecFile]]) -> Resolution:
