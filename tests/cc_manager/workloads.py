@@ -1,5 +1,6 @@
 """Pods that were given devices of a simulated node: known to the kubelet, to the API server, and with a VM or not."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cc_manager.operands import OPERANDS, key_of
@@ -55,6 +56,10 @@ class PodsWithDevices:
         if in_api:
             self._node.api.add_pod(name, NAMESPACE, {"app": name})
         self._given[NAMESPACE, name] = PodDevices(NAMESPACE, name, "main", resource, ids)
+
+    def rename_ids(self, name: str, *ids: str) -> None:
+        """Another plugin, which names devices in its own way."""
+        self._given[NAMESPACE, name] = replace(self._given[NAMESPACE, name], device_ids=ids)
 
     def start_vm(self, name: str, *addresses: PciAddress) -> None:
         """Its VM opens the devices."""

@@ -23,8 +23,10 @@ class Look:
     """UTC, as in RFC 3339."""
 
     def with_observations(self, observations: tuple[Observation, ...]) -> "Look":
-        """The same node looked at again."""
-        return replace(self, observations=observations)
+        """The same node looked at again: a device that is not there any more is missing from now on."""
+        here = {one.address for one in observations}
+        gone = {one.address for one in self.observations}.union(self.missing) - here
+        return replace(self, observations=observations, missing=tuple(sorted(gone)))
 
     def not_in(self, mode: CcMode) -> frozenset[PciAddress]:
         """The devices that must change for the node to be in *mode*."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from cc_manager import labels
 from cc_manager.clock import Clock
+from cc_manager.drift import lost_devices
 from cc_manager.holders import Busy
 from cc_manager.kube_node import KubeNode
 from cc_manager.labels import NodeView
@@ -103,8 +104,8 @@ class ModeChange:
         self._room.is_made()
         look = look.with_observations(self._setter.observe(look.verified, knobs=True))
         plan = plan_transition(look.observations, mode)
-        if plan.refusals:
-            return self._give_up(mode, look, view, map(str, plan.refusals), plan.refusals[0].problem.code)
+        if refusals := (*lost_devices(look.missing), *plan.refusals):
+            return self._give_up(mode, look, view, map(str, refusals), refusals[0].problem.code)
         if plan.busy:
             return self._not_now(mode, Busy(plan.busy), look, view)
         return self._carry_out(plan, look, view)
@@ -113,7 +114,9 @@ class ModeChange:
         """5. Stage all, reset all, verify all; what fails is put back."""
         view = self._say_changing(plan.mode, look, view)
         outcome = self._setter.bring_to(plan, look.observations, look.verified)
-        return self._ended(look.with_observations(outcome.observations), view, outcome.reasons, "device")
+        look = look.with_observations(outcome.observations)
+        reasons = outcome.reasons or tuple(map(str, lost_devices(look.missing)))
+        return self._ended(look, view, reasons, "device")
 
     def _say_changing(self, mode: CcMode, look: Look, view: NodeView) -> NodeView:
         return self._kube_node.publish(labels.changing(mode, look.devices(changing=look.not_in(mode))), view)
