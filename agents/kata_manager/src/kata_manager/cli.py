@@ -10,6 +10,8 @@ import click
 
 from kata_manager import report
 from kata_manager.options import cdi_folder_option, parse_settings, run_options, spec_options
+from kata_manager.pid_file import NAME as PID_FILE
+from kata_manager.pid_file import pid_file
 from kata_manager.settings import meaningless
 from nodelib.errors import NodeError
 from nodelib.node import Node
@@ -148,9 +150,17 @@ def resolve(node: Node, cdi_folder: str, output: str, names: tuple[str, ...]) ->
     show_envvar=True,
     help="This node's name in the cluster, for Kubernetes Events; without it none are posted.",
 )
+@click.option(
+    "--artifacts-dir",
+    "artifacts_folder",
+    envvar="KATA_ARTIFACTS_DIR",
+    default="",
+    show_envvar=True,
+    help=f"Keep our process id in {PID_FILE} there, by which existing manifests probe us; not under --host-root.",
+)
 @daemon_options
 @log_options
-def run(node: Node, node_name: str, daemon: DaemonSettings, **chosen: Any) -> None:
+def run(node: Node, node_name: str, artifacts_folder: str, daemon: DaemonSettings, **chosen: Any) -> None:
     """Keep the specs right until told to stop."""
     from kata_manager.reconcile import SpecKeeper
     from nodelib.events import open_poster
@@ -160,7 +170,7 @@ def run(node: Node, node_name: str, daemon: DaemonSettings, **chosen: Any) -> No
     settings = parse_settings(chosen)
     for sentence_ in meaningless(os.environ):
         log.info("%s", sentence_)
-    with contextlib.closing(open_poster(os.environ, node_name, "kata-manager")) as events:
+    with pid_file(artifacts_folder), contextlib.closing(open_poster(os.environ, node_name, "kata-manager")) as events:
         SpecKeeper(node, settings, wakeups, events.post).run(daemon)
 
 
