@@ -38,8 +38,8 @@ class Option:
 
     @property
     def name(self) -> str:
-        """The long one of the flags."""
-        return next(flag for flag in reversed(self.flags.split()) if flag.startswith("-"))
+        """The first long one of the flags."""
+        return next(flag for flag in self.flags.split() if flag.startswith("--"))
 
 
 def executables(agent: str) -> tuple[Executable, ...]:
@@ -84,7 +84,8 @@ def _command(agent: str, target: str) -> click.Command:
 
 def _option(option: click.Option) -> Option:
     context = click.Context(click.Command("any"))
-    names, metavar = " ".join(option.opts), "" if option.is_flag else f" {_metavar(option, context)}"
+    names = " / ".join(" ".join(flags) for flags in (option.opts, option.secondary_opts) if flags)
+    metavar = "" if option.is_flag else f" {_metavar(option, context)}"
     return Option(f"{names}{metavar}", _variable(option), _default(option, context), option.help or "", ())
 
 

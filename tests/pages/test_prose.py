@@ -1,0 +1,129 @@
+"""What the pages tell people to follow and to type: links lead somewhere, commands are ones that the programs take."""
+
+import re
+import shlex
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import pytest
+
+from nodelib.cli import run_command
+from tests.fakes.node import NODE_NAME, SimulatedNode
+from tests.pages.commands import Executable, executables, options
+from tests.pages.operations import AGENTS
+from tests.pages.prose import PAGES, anchors, commands, flags, links
+from tests.pages.source import ROOT
+
+EXECUTABLES = {one.name: one for agent in AGENTS for one in executables(agent)}
+EXAMPLES = {"ADDRESS": "0000:17:00.0", "MODE": "on", "NODE": "node-1", "NAME": "vfio-pci", "VERB": "status"}
+PENDING = ("security.md", "drop-in.md")
+LOOKING = ("status", "plan", "doctor", "list", "spec")
+"""Verbs that change nothing, so that a test can do what a page says."""
+OTHERS_FLAGS = {"--all-namespaces", "--as", "--field-selector", "--for", "--now", "--overwrite", "--timeout", "--tail"}
+OTHERS_FLAGS |= {"--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector", "--dirname", "--verify", "--check"}
+"""Of kubectl, systemctl, modprobe and our own scripts."""
+
+
+def ids(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def typed(executable: str = "") -> list[tuple[str, list[str]]]:
+    """The command lines of all pages that begin with one of our programs."""
+    found = []
+    for page in PAGES:
+        for line in commands(page):
+            words = [EXAMPLES.get(word, word) for word in _split(line)]
+            if words and words[0] in EXECUTABLES and words[0].startswith(executable):
+                found.append((ids(page), words))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_link_leads_to_a_page_and_a_heading_that_are_there(page: Path) -> None:
+    for target, anchor in links(page):
+        if target.name in PENDING:
+            continue
+        assert target.exists(), f"{ids(page)} links {target}"
+        assert not anchor or anchor in anchors(target), f"{ids(page)} links #{anchor} in {target.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_flag_that_a_page_names_is_one_that_a_program_has(page: Path) -> None:
+    known = {word for executable in EXECUTABLES.values() for o in options(executable) for word in o.flags.split()}
+    assert flags(page) <= known | OTHERS_FLAGS | {"--help", "--version"}
+
+
+def test_every_command_of_ours_on_a_page_is_one_that_its_program_takes() -> None:
+    lines = typed()
+    assert len(lines) > 60
+    for page, (name, *arguments) in lines:
+        problem = refusal(EXECUTABLES[name], arguments)
+        assert not problem, f"{page}: {name} {' '.join(arguments)}: {problem}"
+
+
+def test_every_looking_command_on_a_page_answers_on_a_node(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = {tuple(words) for _, words in typed() if len(words) > 1 and words[1] in LOOKING and "--write" not in words}
+    assert len(lines) > 10
+    with SimulatedNode("mixed", tmp_path) as simulated:
+        monkeypatch.setenv("NODE_NAME", NODE_NAME)
+        monkeypatch.setenv("KUBECONFIG", str(simulated.kubeconfig))
+        for name, *arguments in sorted(lines):
+            code = run_command(EXECUTABLES[name].command, arguments, simulated)
+            captured = capsys.readouterr()
+            assert code == 0 or (code == 1 and "doctor" in arguments), f"{name} {arguments}: {captured.err}"
+            assert captured.out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_make_target_and_path_that_a_page_names_is_there(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for line in commands(page):
+        match _split(line):
+            case ["make", target, *_] if re.fullmatch("[a-z-]+", target):
+                assert target in targets, line
+            case ["kubectl", *words]:
+                paths = [word for flag, word in pairwise(words) if flag in ("-k", "-f")]
+                assert all((ROOT / path).exists() for path in paths), line
+            case [python, "-m", module, *_] if python.endswith("python"):
+                assert list(ROOT.glob(f"{module.replace('.', '/')}*")) or module == "pytest", line
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_an_agents_readme_names_all_its_verbs_and_no_other(agent: str) -> None:
+    text = (ROOT / "agents" / agent / "README.md").read_text()
+    told = {
+        cell.split()[0]
+        for row in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)
+        for cell in re.findall("`([^`]+)`", row)
+    }
+    assert told == set(executables(agent)[0].verbs)
+
+
+def refusal(executable: Executable, arguments: list[str]) -> str:
+    """Why the program would not take *arguments*; empty if it would. Nothing is run."""
+    command = executable.command
+    verb, *rest = arguments or ["--help"]  # a name alone is a mention
+    if isinstance(command, click.Group):
+        if verb.startswith("-"):
+            return ""
+        if verb not in command.commands:
+            return f"there is no verb {verb}"
+        command = command.commands[verb]
+    try:
+        command.make_context(verb, [one for one in rest if one != "..."])
+    except click.exceptions.Exit:  # --help
+        return ""
+    except click.ClickException as error:
+        return error.format_message()
+    return ""
+
+
+def _split(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:  # an apostrophe in code that is no command
+        return []
