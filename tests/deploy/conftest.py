@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from tests.deploy.manifests import Agent, agents, deployed
+from tests.deploy.manifests import agents, deployed, with_component
+from tests.deploy.render import Object
 from tests.deploy.rights import rights_of
 
 ROOT = Path(__file__).parents[2]
@@ -28,24 +29,33 @@ class Lived:
     requests: frozenset[tuple[str, str, str, int]]
     """Verb, resource, namespace, status of the answer."""
     pages: dict[str, str]
+    history: tuple[tuple[dict[str, str], dict[str, str]], ...]
+    """The node's labels and annotations after each write of anybody."""
+
+
+class Lives(Protocol):
+    """Gives the life of an agent, in base or with one component."""
+
+    def __call__(self, name: str, component: str = "") -> Lived: ...
 
 
 @pytest.fixture(scope="session")
-def lived(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str], Lived]:
-    """The life of an agent by its name; whichever test process comes first lives it for all."""
+def lived(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Lives:
+    """The life of an agent by its name, in base or with a component; the first test process to ask lives it for all."""
     shared = tmp_path_factory.getbasetemp()
     if worker_id != "master":
         shared = shared.parent
 
-    def of(name: str) -> Lived:
-        folder = shared / f"life-of-{name}"
+    def of(name: str, component: str = "") -> Lived:
+        folder = shared / f"life-of-{name}-{component}"
         folder.mkdir(exist_ok=True)
         told = folder / "report.json"
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not told.exists():
                 with tempfile.TemporaryDirectory(prefix="life-") as short:  # for sockets, whose paths may not be long
-                    told.write_text(json.dumps(_live(agents()[name], Path(short) / "node")))
+                    objects = with_component(component, folder) if component else deployed()
+                    told.write_text(json.dumps(_live(name, objects, Path(short) / "node")))
         report = json.loads(told.read_text())
         assert not report["failure"], report["failure"]
         return Lived(
@@ -54,15 +64,17 @@ def lived(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[
             tuple(report["written_elsewhere"]),
             frozenset(tuple(request) for request in report["requests"]),
             report["pages"],
+            tuple((labels, annotations) for labels, annotations in report["history"]),
         )
 
     return of
 
 
-def _live(agent: Agent, folder: Path) -> dict[str, object]:
+def _live(name: str, objects: list[Object], folder: Path) -> dict[str, object]:
     folder.mkdir()
+    agent = agents(objects)[name]
     given = {
-        "rights": sorted(rights_of(deployed(), agent.pod["serviceAccountName"])),
+        "rights": sorted(rights_of(objects, agent.pod["serviceAccountName"])),
         "folders": [mount.host_path for mount in agent.mounts if mount.is_below_host_root],
     }
     kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}

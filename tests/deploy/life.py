@@ -14,15 +14,20 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cc_manager.labels import MESSAGE, MODE, READY, STATE
 from kata_manager.reconcile import SpecKeeper
 from kata_manager.settings import Settings as KataSettings
 from nodelib.cli import run_command
+from tests.deploy.manifests import NAMESPACE, agents
 from tests.deploy.opened import Opened
 from tests.deploy.test_commands import group
+from tests.fakes.kube.cluster import PODS
+from tests.fakes.kube.patch import JsonObject, section, text
+from tests.fakes.kube.store import Selector
+from tests.fakes.kubelet.minimal_plugin import MinimalPlugin, device
 from tests.fakes.node import SimulatedNode
 from tests.fakes.polling import until
 from vfio_manager.reconcile import Binder
@@ -30,6 +35,8 @@ from vfio_manager.settings import READY_FILE, SwitchPolicy
 from vfio_manager.settings import Settings as VfioSettings
 
 GPU = "nvidia.com/pgpu"
+TENANT = ("tenant", "training")
+LABELS = {"nvidia.com/gpu.workload.config": "vm-passthrough", "nvidia.com/cc.capable": "true"}
 _PAGES = ("/healthz", "/readyz", "/metrics")
 
 
@@ -38,8 +45,9 @@ class Life:
 
     def __init__(self, agent: str, folder: Path, rights: Iterable[Sequence[str]], folders: Iterable[str]) -> None:
         # gh200 has a driver that must be loaded first; the board with switches gives the others more to do.
-        self.node = SimulatedNode("gh200" if agent == "vfio-manager" else "dgx-h100", folder)
+        self.node = SimulatedNode("gh200" if agent == "vfio-manager" else "dgx-h100", folder, labels=LABELS)
         self.agent = agent
+        self.evicts = False
         self.root = str(self.node.node.host.root)
         self.node.api.allow = {tuple(right) for right in rights}
         for path in folders:  # as the kubelet makes those that are missing (DirectoryOrCreate)
@@ -53,15 +61,18 @@ class Life:
 
     def run(self, arguments: list[str]) -> int:
         """The agent, with *arguments*, from its start to SIGTERM; its exit code."""
-        if (
-            self.agent == "vfio-manager"
-        ):  # the nvidia driver says by which node its GPU can be open, so holders are looked for
+        self.evicts = "--when-busy=evict" in arguments
+        if self.agent == "vfio-manager":  # its holders are looked for where the nvidia driver tells the GPU's node
             self.node.kernel.processes.show_nvidia_gpu(str(self.node.node.scan().gpus[0].address), 0)
         else:
             settings = VfioSettings(nvswitches=SwitchPolicy.ALWAYS, ready_file="")
             assert Binder(self.node.node, settings).bind().ok
         if self.agent == "device-plugin":
             SpecKeeper(self.node.node, KataSettings()).write()
+        for name, other in agents().items():
+            if name != self.agent:
+                selects = {one["key"]: one["values"][0] for one in other.requirements}
+                self.node.api.cluster.add_daemon_set(name, NAMESPACE, selects=selects, by_affinity=True)
         self.node.kernel.set_module_parameter("kvm_amd", "sev_snp", "Y")
         self.node.kernel.writes.clear()
         told = [f"--listen={self.listen}" if one.startswith("--listen=") else one for one in arguments]
@@ -86,6 +97,7 @@ class Life:
             "written_elsewhere": sorted(path for path in writes if not path.startswith(inside) and path != os.devnull),
             "requests": sorted({(one.verb, one.resource, one.namespace, one.status) for one in self.node.api.requests}),
             "pages": self.pages,
+            "history": [[dict(state.labels), dict(state.annotations)] for state in self.node.api.history],
         }
 
     def close(self) -> None:
@@ -114,13 +126,50 @@ class Life:
     def _change_modes(self) -> None:
         api = self.node.api
         until(lambda: api.labels.get(READY) == "true")
-        api.set_label(MODE, "ppcie")
+        until(lambda: len(self._operand_pods()) == 3)  # claimed, so the other DaemonSets run here
+        api.cluster.pods_linger = True
+        with self._pod_with_gpu():
+            api.set_label(MODE, "ppcie")
+            if self.evicts:
+                until(lambda: TENANT in self._terminating())
+            else:
+                until(lambda: "in use" in api.annotations.get(MESSAGE, ""))
+            api.cluster.end_pod(*TENANT)
+        until(lambda: any((one.verb, one.resource) == ("watch", "pods") for one in api.requests))
+        api.cluster.pods_linger = False
+        for pod in self._terminating():
+            api.cluster.end_pod(*pod)
         until(lambda: api.labels.get(STATE) == "ppcie")
-        gpu = self.node.node.scan().gpus[0]
-        with self.node.kernel.start_vm(gpu.address):
-            api.set_label(MODE, "off")
-            until(lambda: "in use" in api.annotations.get(MESSAGE, ""))
+        until(lambda: len(self._operand_pods()) == 3)
+        api.set_label(MODE, "off")
         until(lambda: api.labels.get(READY) == "false")
+
+    @contextlib.contextmanager
+    def _pod_with_gpu(self) -> Iterator[None]:
+        """A tenant's pod, known to the kubelet and to the API server, whose VM has a GPU open until the pod ends."""
+        kubelet, gpu = self.node.kubelet, self.node.node.scan().gpus[0]
+        namespace, name = TENANT
+        with MinimalPlugin(kubelet.kubelet_socket.parent, [device(str(gpu.iommu_group))]) as plugin:
+            plugin.register()
+            kubelet.wait_until(lambda: kubelet.allocatable(GPU) == 1, 30)
+            kubelet.admit_pod(name, namespace, requests={GPU: 1})
+            machine = self.node.kernel.start_vm(gpu.address)
+            self.node.api.add_pod(name, namespace, {"app": name})
+
+            def end(*ended: str) -> None:
+                if ended == TENANT:
+                    machine.close()
+                    kubelet.delete_pod(name, namespace)
+
+            self.node.api.cluster.on_pod_end.append(end)
+            yield
+
+    def _operand_pods(self) -> list[JsonObject]:
+        return self.node.api.store.select(Selector(PODS, NAMESPACE))[0]
+
+    def _terminating(self) -> list[tuple[str, str]]:
+        pods = (section(pod, "metadata") for pod in self.node.api.store.select(Selector(PODS))[0])
+        return [(text(pod, "namespace"), text(pod, "name")) for pod in pods if "deletionTimestamp" in pod]
 
     def _lose_a_spec(self) -> None:
         spec = self.node.node.host.resolve("/var/run/cdi/nvidia.com-pgpu.yaml")

@@ -3,19 +3,16 @@
 tests/deploy/admission.py tells what its CEL evaluator does not cover.
 """
 
-import json
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from cc_manager import labels as cc_labels
-from cc_manager.mode import CcMode
-from tests.cc_manager.simulated import NODE_NAME, CcNode
 from tests.deploy.admission import Policy, changed, node_request
+from tests.deploy.conftest import Lives
 from tests.deploy.manifests import NAMESPACE, agents, deployed, of_kind
 from tests.deploy.render import Object
-from tests.fakes.kube.patch import apply_merge_patch
 
 CC_MANAGER = f"system:serviceaccount:{NAMESPACE}:cc-manager"
 OPERANDS = (
@@ -155,23 +152,27 @@ def test_nobody_else_is_concerned(policy: Policy) -> None:
             assert policy.judge(node_request(user, operation=operation, node_claim=None), after, before).allowed
 
 
-def test_everything_that_cc_manager_itself_patches_is_allowed(policy: Policy, tmp_path: Path) -> None:
-    """The real agent through whole changes of mode; each of its patches, as the API server would ask the policy."""
-    with CcNode(tmp_path, gpus=2, labels={cc_labels.MODE: "on", "zone": "a"}) as node:
-        manager = node.manager()
-        for mode in CcMode:
-            if mode is not CcMode.PPCIE:
-                node.want(mode.value)
-                manager.round()
-        node.want("nonsense")
-        manager.round()
-        patches = [json.loads(one.body) for one in node.api.requests if one.verb == "patch"]
-    assert len(patches) > 4
-    seen: Any = {**NODE, "metadata": {**NODE["metadata"], "name": NODE_NAME}}
-    for patch in patches:
-        if isinstance(patch, list):
-            continue  # JSON patches of operand labels: see test_rbac.py, where the whole cluster is simulated
-        new: Any = apply_merge_patch(seen, patch=patch)
-        verdict = policy.judge(node_request(CC_MANAGER, node_claim=NODE_NAME), new, seen)
-        assert verdict.allowed, (patch, verdict.messages)
-        seen = new
+@pytest.mark.parametrize("component", ["", "evict"])
+def test_everything_that_cc_manager_itself_does_is_allowed(policy: Policy, component: str, lived: Lives) -> None:
+    """The real agent through changes of mode, with operands claimed, paused and restored: each state after the last."""
+    states = [
+        {**NODE, "metadata": {"name": "node-1", "labels": labels, "annotations": annotations}}
+        for labels, annotations in lived("cc-manager", component).history
+    ]
+    its_own = [
+        (new, old)
+        for old, new in pairwise(states)
+        if new["metadata"]["labels"].get(cc_labels.MODE) == old["metadata"]["labels"].get(cc_labels.MODE)
+    ]
+    assert len(its_own) > 8
+    changed_keys = {
+        key
+        for new, old in its_own
+        for field in ("labels", "annotations")
+        for key in new["metadata"][field].keys() | old["metadata"][field].keys()
+        if new["metadata"][field].get(key) != old["metadata"][field].get(key)
+    }
+    assert {cc_labels.STATE, cc_labels.READY, cc_labels.DEVICES, "nvidia.com/gpu.deploy.vfio-manager"} <= changed_keys
+    for new, old in its_own:
+        verdict = policy.judge(node_request(CC_MANAGER), new, old)
+        assert verdict.allowed, (new["metadata"], old["metadata"], verdict.messages)

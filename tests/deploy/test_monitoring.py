@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.deploy.conftest import Lived
+from tests.deploy.conftest import Lives
 from tests.deploy.manifests import AGENTS, DEPLOY, NAMESPACE, agents, deployed, of_kind
 from tests.deploy.render import Object
 
@@ -50,7 +50,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def exported(lived: Callable[[str], Lived]) -> dict[str, set[str]]:
+def exported(lived: Lives) -> dict[str, set[str]]:
     """Every metric of the four agents by its name in PromQL, with its labels so far."""
     found: dict[str, set[str]] = {"up": set()}
     for agent in AGENTS:

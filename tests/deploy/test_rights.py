@@ -4,15 +4,13 @@ What the code uses is what it did in a life on the simulated node (tests/deploy/
 RBAC of its manifest.
 """
 
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.deploy.conftest import Lived
-from tests.deploy.manifests import AGENTS, Mount, agents, deployed
+from tests.deploy.conftest import Lives
+from tests.deploy.manifests import AGENTS, Mount, agents, deployed, with_component
 from tests.deploy.rights import rights_of
-
-Lives = Callable[[str], Lived]
 
 OPENED_BY_OTHERS = {
     ("vfio-manager", "/etc/modprobe.d"): "modprobe reads it",
@@ -69,14 +67,23 @@ def test_the_agent_writes_nothing_into_its_own_file_system(agent: str, lived: Li
     assert agents()[agent].container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
-@pytest.mark.parametrize("agent", AGENTS)
-def test_the_api_server_is_asked_for_exactly_what_is_allowed(agent: str, lived: Lives) -> None:
-    allowed = rights_of(deployed(), agent)
-    requests = lived(agent).requests
+@pytest.mark.parametrize(("agent", "component"), [*((agent, "") for agent in AGENTS), ("cc-manager", "evict")])
+def test_the_api_server_is_asked_for_exactly_what_is_allowed(
+    agent: str, component: str, lived: Lives, tmp_path: Path
+) -> None:
+    allowed = rights_of(with_component(component, tmp_path) if component else deployed(), agent)
+    requests = lived(agent, component).requests
     assert [request for request in requests if request[3] == 403] == []
     asked = {(verb, resource, namespace) for verb, resource, namespace, _ in requests}
     used = {right for right in allowed for one in asked if right in (one, one[:2])}
     assert allowed - used == set(), "allowed, and never asked for"
+
+
+def test_evicting_is_a_right_of_the_component_alone(tmp_path: Path) -> None:
+    evicting = ("create", "pods/eviction")
+    assert rights_of(with_component("evict", tmp_path), "cc-manager") - rights_of(deployed(), "cc-manager") == {
+        evicting
+    }
 
 
 @pytest.mark.parametrize("agent", AGENTS)
