@@ -2,7 +2,8 @@
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,20 @@ import pytest
 from cc_manager.apply import Failure, Transition
 from cc_manager.mode import CcMode
 from cc_manager.plan import Plan, Reset, Stage, plan_transition
+from cc_manager.settings import PpcieExit, Settings
 from nodelib.pci import PciAddress
 from tests.cc_manager.invariant import staged
-from tests.cc_manager.simulated import COMMAND_HEAD, MODE_REGISTERS, CcNode
+from tests.cc_manager.simulated import COMMAND_HEAD, MODE_REGISTERS, QUICK, CcNode
+from tests.fakes.gpu import Chip, Faults, FspError
 
 ALL = 8
+
+
+def is_gpu(node: CcNode, address: PciAddress) -> bool:
+    return node.devices[address].chip is Chip.GH100
+
+
+NO_RETRY = replace(QUICK, device_retries=0)
 
 
 @pytest.fixture
@@ -23,13 +33,14 @@ def node(tmp_path: Path) -> Iterator[CcNode]:
         yield node
 
 
-def transition(node: CcNode, mode: CcMode) -> tuple[Transition, Plan]:
+def transition(
+    node: CcNode, mode: CcMode, stopped: Callable[[], bool] = lambda: False, settings: Settings = NO_RETRY
+) -> tuple[Transition, Plan]:
     """What a change to *mode* takes, looked at just before; the kernel's log begins after it."""
     observations = node.setter().observe({}, knobs=True)
     node.kernel.writes.clear()
-    return Transition(node.access(), node.node.sysfs, observations, reset_timeout_s=20.0), plan_transition(
-        observations, mode
-    )
+    change = Transition(node.access(), node.node.sysfs, observations, settings, stopped)
+    return change, plan_transition(observations, mode, settings.ppcie_exit)
 
 
 def carry_out(node: CcNode, mode: CcMode = CcMode.PPCIE) -> tuple[Failure, ...]:
@@ -195,16 +206,15 @@ def test_a_device_that_cannot_be_put_back_is_told_with_what_may_still_be_staged(
 
 
 def test_being_told_to_stop_before_the_resets_puts_the_knobs_back(node: CcNode) -> None:
-    change, plan = transition(node, CcMode.PPCIE)
     looks = iter([False, True])
-    failures = change.carry_out(plan, lambda: next(looks))
+    change, plan = transition(node, CcMode.PPCIE, lambda: next(looks))
+    failures = change.carry_out(plan)
     assert [str(one) for one in failures] == [f"{node.addresses[0]}: stopped before: reset {node.addresses[0]}"]
     node.assert_all_in("off")
     assert node.resets() == []
 
 
 def test_field_42_a_vm_that_opened_a_device_after_the_staging_is_not_reset_under_it(node: CcNode) -> None:
-    change, plan = transition(node, CcMode.ON)
     opened = node.addresses[4]
     calls = iter(range(3))
     machines = []
@@ -214,7 +224,8 @@ def test_field_42_a_vm_that_opened_a_device_after_the_staging_is_not_reset_under
             machines.append(node.kernel.start_vm(opened))
         return False
 
-    failures = change.carry_out(plan, look_away)
+    change, plan = transition(node, CcMode.ON, look_away)
+    failures = change.carry_out(plan)
     assert {one.address for one in failures} == {opened}
     assert str(failures[0]) == f"{opened}: a virtual machine has it open"
     assert node.kernel.complaints == []
@@ -234,6 +245,101 @@ def test_field_24_a_device_in_use_is_left_alone_when_the_others_are_put_back(nod
     node.assert_all_in("off")
 
 
+# --- tried again
+
+
+ONE_RETRY = replace(QUICK, device_retries=1)
+
+
+def test_field_18_a_device_whose_firmware_was_silent_once_is_staged_again_and_the_others_are_not(node: CcNode) -> None:
+    flaky = node.addresses[3]
+    change, plan = transition(node, CcMode.ON, settings=ONE_RETRY)
+    node.devices[flaky].faults.fsp_errors = (FspError(0x42, knob=8, is_write=True, times=1),)
+    assert change.carry_out(plan) == ()
+    node.assert_all_in("on")
+    assert [device.resets for device in node.devices.values()] == [1 if is_gpu(node, a) else 0 for a in node.devices]
+
+
+def test_field_18_a_mode_that_did_not_stick_is_staged_and_reset_for_once_more_on_that_device_alone(
+    node: CcNode,
+) -> None:
+    stubborn = node.addresses[3]
+    device = node.devices[stubborn]
+    change, plan = transition(node, CcMode.ON, settings=ONE_RETRY)
+    device.at_reset = {device.resets + 1: Faults(keeps_old_mode=True), device.resets + 2: Faults()}
+    assert change.carry_out(plan) == ()
+    node.assert_all_in("on")
+    assert sorted(node.resets()) == sorted([str(a) for a in node.devices if is_gpu(node, a)] + [str(stubborn)])
+
+
+def test_what_fails_again_is_given_up_with_the_last_reason_and_put_back(node: CcNode) -> None:
+    refusing = node.addresses[3]
+    change, plan = transition(node, CcMode.ON, settings=ONE_RETRY)
+    node.devices[refusing].faults.fsp_errors = (FspError(0x42, knob=8, is_write=True),)
+    (failure,) = change.carry_out(plan)
+    assert str(failure) == f"{refusing}: could not set knob 8 (cc) to 1: the FSP answered with error 0x42"
+    assert [request[1:] for request in node.devices[refusing].requests].count((0x0008_020D, 1)) == 2
+    node.assert_all_in("off")
+
+
+@pytest.mark.parametrize("knob", [44, 9])
+def test_what_only_the_baseboard_controller_can_change_is_not_tried_again(node: CcNode, knob: int) -> None:
+    refusing = node.addresses[3]
+    node.devices[refusing].knobs[knob] = 0
+    change, plan = transition(node, CcMode.PPCIE, settings=ONE_RETRY)
+    asked = len(node.devices[refusing].requests)
+    (failure,) = change.carry_out(plan)
+    assert "only the baseboard controller (BMC) can" in failure.reason
+    once = [r for r in node.devices[refusing].requests[asked:] if r[1] == 0x020C | knob << 16]
+    assert len(once) == 1
+
+
+def test_no_further_attempt_is_made_after_the_deadline_or_when_told_to_stop(node: CcNode) -> None:
+    silent = node.addresses[3]
+    node.devices[silent].faults.fsp_errors = (FspError(0x42, knob=8, is_write=True, times=1),)
+    change, plan = transition(node, CcMode.ON, settings=replace(QUICK, device_retries=5, device_timeout_s=0.0))
+    assert [one.address for one in change.carry_out(plan)] == [silent]
+    node.devices[silent].faults.fsp_errors = (FspError(0x42, knob=8, is_write=True, times=1),)
+    asked: list[bool] = []
+
+    def stopped() -> bool:
+        asked.append(True)
+        return len(asked) > 1  # not before the first phase, but at the first thought of another attempt
+
+    change, plan = transition(node, CcMode.ON, stopped, replace(QUICK, device_retries=5))
+    assert [one.address for one in change.carry_out(plan)] == [silent]
+    node.assert_all_in("off")
+
+
+def test_a_reset_that_hangs_is_not_asked_for_again(node: CcNode) -> None:
+    hanging = node.addresses[3]
+    node.kernel.faults.hang.add((hanging, "reset"))
+    change, plan = transition(node, CcMode.ON, settings=replace(ONE_RETRY, reset_timeout_s=0.5))
+    failures = change.carry_out(plan)
+    assert {one.address for one in failures} == {hanging}
+    assert node.resets().count(str(hanging)) <= 1
+    node.kernel.release_hangs()
+
+
+# --- leaving PPCIe
+
+
+@pytest.mark.parametrize("mode", ["off", "on", "devtools"])
+def test_ppcie_can_be_left_in_a_reset_of_its_own(node: CcNode, mode: str) -> None:
+    node.put_into("ppcie")
+    seen: set[str] = set()
+
+    def note(path: str, value: str) -> None:
+        if path.endswith("/reset"):
+            seen.update(str(device.knobs[8]) for device in node.devices.values() if device.active.is_ppcie)
+
+    change, plan = transition(node, CcMode(mode), settings=replace(NO_RETRY, ppcie_exit=PpcieExit.TWO_PASS))
+    node.kernel.faults.before_write = note
+    assert change.carry_out(plan) == ()
+    assert seen == {"0"}, "no device was reset out of PPCIe with CC staged"
+    node.assert_all_in(mode)
+
+
 def test_a_step_for_a_device_whose_mode_cannot_be_set_fails_by_itself(node: CcNode) -> None:
     observations = node.setter().observe({}, knobs=True)
     # A plan never holds such a step; the observations that it was made from may not be the transition's.
@@ -241,7 +347,7 @@ def test_a_step_for_a_device_whose_mode_cannot_be_set_fails_by_itself(node: CcNo
         node.access(),
         node.node.sysfs,
         [type(one)(one.device, None, in_use=False) for one in observations],
-        reset_timeout_s=1.0,
+        NO_RETRY,
     )
     first = node.addresses[0]
     plan = Plan(CcMode.ON, ((Stage(first, CcMode.ON),), (Reset(first),)))

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from cc_manager.chips import HOPPER_GPU, NVSWITCH_GEN3, Part
+from cc_manager.chips import BLACKWELL_GB1XX, HOPPER_GPU, NVSWITCH_GEN3, Part
 from cc_manager.mode import CcMode, ModeBits
 from cc_manager.observation import Observation
 from cc_manager.plan import Reset, Stage, Verify, plan_transition
+from cc_manager.settings import PpcieExit
 from nodelib.pci import PciAddress, PciDevice
 from nodelib.problem import Problem, Refusal
 
@@ -31,7 +32,8 @@ def seen(
 
 
 def switch(active: ModeBits) -> Observation:
-    return seen(SWITCH, active, part=NVSWITCH_GEN3)
+    one = seen(SWITCH, active, part=NVSWITCH_GEN3)
+    return replace(one, device=replace(one.device, device=0x22A3, pci_class=0x068000))
 
 
 def test_field_34_all_devices_are_staged_then_all_reset_then_all_verified() -> None:
@@ -126,3 +128,86 @@ def test_each_step_says_what_it_does_and_to_which_device() -> None:
         "reset 0000:1b:00.0",
         "verify that 0000:1b:00.0 is in mode on",
     ]
+
+
+# --- leaving PPCIe
+
+
+def test_ppcie_is_left_in_the_same_pass_unless_asked_otherwise() -> None:
+    plan = plan_transition([seen(FIRST, PPCIE), switch(PPCIE)], CcMode.ON)
+    assert [step for step in plan.steps if isinstance(step, Stage)] == [
+        Stage(FIRST, CcMode.ON),
+        Stage(SWITCH, CcMode.ON),
+    ]
+
+
+def test_ppcie_is_left_in_a_reset_of_its_own_first_if_asked() -> None:
+    plan = plan_transition([seen(FIRST, PPCIE), switch(PPCIE)], CcMode.ON, PpcieExit.TWO_PASS)
+    assert plan.phases == (
+        (Stage(FIRST, CcMode.OFF), Stage(SWITCH, CcMode.OFF)),
+        (Reset(FIRST), Reset(SWITCH)),
+        (Verify(FIRST, CcMode.OFF), Verify(SWITCH, CcMode.OFF)),
+        (Stage(FIRST, CcMode.ON),),
+        (Reset(FIRST),),
+        (Verify(FIRST, CcMode.ON),),
+    )
+
+
+def test_two_passes_are_one_where_off_is_wanted_or_no_device_is_in_ppcie() -> None:
+    assert len(plan_transition([seen(FIRST, PPCIE), switch(PPCIE)], CcMode.OFF, PpcieExit.TWO_PASS).phases) == 3
+    plan = plan_transition([seen(FIRST, OFF), seen(SECOND, DEVTOOLS)], CcMode.ON, PpcieExit.TWO_PASS)
+    assert plan == plan_transition([seen(FIRST, OFF), seen(SECOND, DEVTOOLS)], CcMode.ON)
+
+
+def test_a_gpu_that_never_was_in_ppcie_waits_for_the_second_pass() -> None:
+    plan = plan_transition([seen(FIRST, PPCIE), seen(SECOND, OFF)], CcMode.ON, PpcieExit.TWO_PASS)
+    assert [[step.address for step in phase] for phase in plan.phases] == [[FIRST]] * 3 + [[FIRST, SECOND]] * 3
+
+
+def test_entering_ppcie_and_staying_in_it_are_not_leaving_it() -> None:
+    for ppcie_exit in PpcieExit:
+        assert plan_transition([seen(FIRST, PPCIE), switch(PPCIE)], CcMode.PPCIE, ppcie_exit).is_done
+        assert len(plan_transition([seen(FIRST, ON), switch(OFF)], CcMode.PPCIE, ppcie_exit).phases) == 3
+
+
+# --- what may be a mistake
+
+
+def test_field_33_ppcie_without_any_switch_is_warned_of_and_done() -> None:
+    plan = plan_transition([seen(FIRST, OFF)], CcMode.PPCIE)
+    (warning,) = plan.warnings
+    assert "no NVSwitch is to be seen on this node" in warning
+    assert "vfio-manager bind --nvswitches always" in warning
+    assert len(plan.phases) == 3
+    assert plan_transition([seen(FIRST, PPCIE)], CcMode.PPCIE).warnings == (warning,)
+
+
+def test_field_33_with_switches_or_in_another_mode_there_is_nothing_to_warn_of() -> None:
+    assert plan_transition([seen(FIRST, OFF), switch(OFF)], CcMode.PPCIE).warnings == ()
+    assert plan_transition([seen(FIRST, OFF)], CcMode.ON).warnings == ()
+
+
+def test_field_17_one_gpu_without_the_mode_keeps_all_from_changing_and_has_the_reason() -> None:
+    plan = plan_transition([seen(FIRST, OFF), seen(SECOND, OFF, part=BLACKWELL_GB1XX)], CcMode.PPCIE)
+    assert [refusal.address for refusal in plan.refusals] == [SECOND]
+    assert "it is a Blackwell GPU (GB10x, GB11x), which has no mode ppcie" in str(plan.refusals[0])
+    assert plan.phases == ()
+
+
+# --- chosen devices
+
+
+def test_only_the_chosen_devices_are_changed_and_the_others_troubles_are_not_theirs() -> None:
+    broken = seen(SECOND, None, problem=Problem("unreadable", "gone"))
+    plan = plan_transition([seen(FIRST, OFF), broken], CcMode.ON, only=[FIRST])
+    assert {step.address for step in plan.steps} == {FIRST}
+    assert plan_transition([seen(FIRST, OFF), seen(SECOND, OFF, in_use=True)], CcMode.ON, only=[FIRST]).busy == ()
+
+
+def test_ppcie_is_for_all_devices_or_for_the_last_ones_that_are_not_in_it() -> None:
+    plan = plan_transition([seen(FIRST, OFF), switch(OFF)], CcMode.PPCIE, only=[FIRST])
+    assert [str(refusal) for refusal in plan.refusals] == [
+        f"{SWITCH}: it is not in mode ppcie and was left out; choose all devices, or none by name"
+    ]
+    plan = plan_transition([seen(FIRST, OFF), switch(PPCIE)], CcMode.PPCIE, only=[FIRST])
+    assert {step.address for step in plan.steps} == {FIRST}

@@ -24,7 +24,7 @@ class Access:
     def __init__(self, node: Node, map_words: MapWords = map_resource, clock: Clock | None = None) -> None:
         self._node = node
         self._map_words = map_words
-        self._clock = clock or Clock()
+        self.clock = clock or Clock()
 
     @contextmanager
     def opened(self, address: PciAddress, part: Part, *, wake: bool = True) -> Iterator[Device]:
@@ -44,8 +44,8 @@ class Access:
             self._wake(address, wake=wake)
             with self._decoding(address, wake=wake):
                 if part.has_firewall:
-                    pass_firewall(sysfs, address, bar0, self._clock, wait=wake)
-                yield Device(address, part, bar0, self._clock, lambda: self._fault_code(address, part))
+                    pass_firewall(sysfs, address, bar0, self.clock, wait=wake)
+                yield Device(address, part, bar0, self.clock, lambda: self._fault_code(address, part))
 
     def check_idle(self, address: PciAddress) -> None:
         """Raise DeviceBusy if a virtual machine has the device, or another of its group, open; and if a driver does."""
@@ -74,7 +74,7 @@ class Access:
             return
         if device.power_control not in (None, "on"):
             sysfs.keep_awake(address)
-        if not self._clock.wait_until(lambda: not sysfs.pci_device(address).is_asleep, WAKE_TIMEOUT_S, _WAKE_POLL_S):
+        if not self.clock.wait_until(lambda: not sysfs.pci_device(address).is_asleep, WAKE_TIMEOUT_S, _WAKE_POLL_S):
             raise DeviceError(address, f"it does not wake up ({device.power_state}); reset or power-cycle it")
 
     def _fault_code(self, address: PciAddress, part: Part) -> int | None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from cc_manager.access import Access
+from cc_manager.errors import may_pass
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
 from cc_manager.plan import Phase, Plan, Reset, Stage, Step, Verify
+from cc_manager.settings import Settings
 from nodelib.at_once import at_once
 from nodelib.errors import DeviceError
 from nodelib.pci import PciAddress
@@ -32,22 +34,28 @@ class Transition:
     """One change of mode on the devices of *observations*, which were looked at just before."""
 
     def __init__(
-        self, access: Access, sysfs: Sysfs, observations: Iterable[Observation], *, reset_timeout_s: float
+        self,
+        access: Access,
+        sysfs: Sysfs,
+        observations: Iterable[Observation],
+        settings: Settings,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._access = access
         self._sysfs = sysfs
         self._devices: Mapping[PciAddress, Observation] = {one.address: one for one in observations}
-        self._reset_timeout_s = reset_timeout_s
+        self._settings = settings
+        self._stopped = stopped
 
-    def carry_out(self, plan: Plan, stopped: Callable[[], bool] = lambda: False) -> tuple[Failure, ...]:
+    def carry_out(self, plan: Plan) -> tuple[Failure, ...]:
         """Do all phases, or those before the first in which a device fails; then put the staged knobs back.
 
         Staged knobs take effect at any reset, and VFIO resets a device whenever a VM opens or closes it: left behind,
-        they would switch the next VM's GPU silently.
+        they would switch the next VM's GPU silently. *stopped* is asked before each phase and each further attempt.
         """
         for phase in plan.phases:
-            if stopped():
-                return (*self.put_back(plan.mode), *self._stopped(phase))
+            if self._stopped():
+                return (*self.put_back(plan.mode), *self._stopped_before(phase))
             if failures := self._run(phase):
                 return (*failures, *self.put_back(plan.mode))
         return ()
@@ -59,10 +67,36 @@ class Transition:
 
     def _run(self, phase: Phase) -> tuple[Failure, ...]:
         steps = {step.address: step for step in phase}
-        return self._in_parallel(list(steps), lambda address: self._apply(steps[address]))
+        done: list[PciAddress] = []
+
+        def attempt(address: PciAddress) -> None:
+            begin = self._access.clock.monotonic()
+            self._attempt(steps[address], begin + self._settings.device_timeout_s)
+            done.append(address)
+            took_s = self._access.clock.monotonic() - begin
+            log.info("%s %s (%.1f s, %d of %d)", address, steps[address].done, took_s, len(done), len(steps))
+
+        return self._in_parallel(list(steps), attempt)
+
+    def _attempt(self, step: Step, give_up_at: float) -> None:
+        """Do *step*, again if it may pass; a mode that cannot be verified is staged and reset for again."""
+        steps: tuple[Step, ...] = (step,)
+        for left in range(self._settings.device_retries, -1, -1):
+            try:
+                for each in steps:
+                    self._apply(each)
+            except DeviceError as error:
+                is_late = self._access.clock.monotonic() >= give_up_at
+                if not left or is_late or self._stopped() or not may_pass(error):
+                    raise
+                log.warning("%s; it is tried again", error)
+                if isinstance(step, Verify):
+                    steps = (Stage(step.address, step.mode), Reset(step.address), step)
+            else:
+                return
 
     def _apply(self, step: Step) -> None:
-        log.info("%s", step)
+        log.debug("%s", step)
         part = self._devices[step.address].part
         if part is None:
             raise DeviceError(step.address, "its mode cannot be set")
@@ -72,7 +106,7 @@ class Transition:
                     device.stage(mode)
             case Reset(address):
                 self._access.check_idle(address)  # a VM may have opened it since it was staged
-                self._sysfs.reset(address, self._reset_timeout_s)
+                self._sysfs.reset(address, self._settings.reset_timeout_s)
             case Verify(address, mode):
                 with self._access.opened(address, part) as device:
                     device.prepare()
@@ -102,5 +136,5 @@ class Transition:
 
         return tuple(failure for failure in at_once(attempt, addresses) if failure is not None)
 
-    def _stopped(self, phase: Phase) -> tuple[Failure, ...]:
+    def _stopped_before(self, phase: Phase) -> tuple[Failure, ...]:
         return tuple(Failure(step.address, f"stopped before: {step}") for step in phase[:1])

@@ -11,8 +11,11 @@ DeviceError               (nodelib) names the PCI address
 FspFault                  why one exchange failed; `prc` makes it a FirmwareError, so nobody else sees it
 """
 
-from nodelib.errors import DeviceError, NotSupported
+from nodelib.errors import DeviceBusy, DeviceError, DeviceGone, DeviceHung, NotSupported
 from nodelib.pci import PciAddress
+
+NO_SUCH_KNOB = 0x1E3
+"""The FSP's error code for a knob that its firmware does not have."""
 
 
 class UnsupportedDevice(DeviceError):
@@ -27,6 +30,11 @@ class Bar0Refused(DeviceError):
 
 class BusError(DeviceError):
     """A register read 0xbadf....: the internal bus could not reach it."""
+
+    def __init__(self, address: PciAddress, why: str) -> None:
+        super().__init__(address, f"{why}; reset the device, or power-cycle the node if that does not help")
+        self.why = why
+        """The reason alone, for a sentence of another error."""
 
 
 class FaultyDevice(DeviceError):
@@ -53,6 +61,14 @@ class NotAllowedInBand(FirmwareError):
 
 class NotBooted(FirmwareError):
     """The device's boot is not complete, so its mode register means nothing yet."""
+
+
+def may_pass(error: DeviceError) -> bool:
+    """Whether the same, tried again, may succeed: a silent firmware or a mode that did not stick may, a missing right
+    or a device that is gone or in use does not by itself."""
+    if isinstance(error, FirmwareError):
+        return not isinstance(error, NotAllowedInBand) and error.code != NO_SUCH_KNOB
+    return not isinstance(error, (UnsupportedDevice, Bar0Refused, FaultyDevice, DeviceGone, DeviceBusy, DeviceHung))
 
 
 class FspFault(Exception):

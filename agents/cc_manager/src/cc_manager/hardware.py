@@ -9,7 +9,7 @@ from contextlib import suppress
 from cc_manager.chips import BOOT_COMPLETE, IDENTITY, SECURITY_FAULTS, Mailbox, Part
 from cc_manager.clock import Clock
 from cc_manager.emem import Emem
-from cc_manager.errors import FaultyDevice, FirmwareError, NotAllowedInBand, NotBooted, UnsupportedDevice
+from cc_manager.errors import BusError, FaultyDevice, FirmwareError, NotAllowedInBand, NotBooted, UnsupportedDevice
 from cc_manager.knobs import (
     PERMISSION_OF,
     Knob,
@@ -173,7 +173,7 @@ class Device:
             # The FSP boots first and may still answer, which is enough to mend a setting that spoils the boot.
             try:
                 self._prc.read_knob(Knob.CC)
-            except FirmwareError as silent:
+            except (FirmwareError, BusError) as silent:
                 raise self._not_booted("reach its firmware", f", and {silent.why}") from silent
 
     def _writes_for(self, targets: Targets) -> Targets:

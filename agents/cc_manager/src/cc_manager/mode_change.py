@@ -16,7 +16,7 @@ from cc_manager.labels import NodeView
 from cc_manager.look import Look
 from cc_manager.mode import CcMode
 from cc_manager.pause import Pause
-from cc_manager.plan import Plan, Reset, plan_transition
+from cc_manager.plan import Plan, Reset
 from cc_manager.room import Room
 from cc_manager.setter import ModeSetter
 from cc_manager.settings import ClusterSettings
@@ -103,7 +103,7 @@ class ModeChange:
             return self._not_now(mode, busy, look, view)
         self._room.is_made()
         look = look.with_observations(self._setter.observe(look.verified, knobs=True))
-        plan = plan_transition(look.observations, mode)
+        plan = self._setter.plan(look.observations, mode)
         if refusals := (*lost_devices(look.missing), *plan.refusals):
             return self._give_up(mode, look, view, map(str, refusals), refusals[0].problem.code)
         if plan.busy:

@@ -6,7 +6,7 @@ Requests and answers: facts/fsp-and-cc-mode.md section 4.
 from collections.abc import Sequence
 from typing import Protocol
 
-from cc_manager.errors import FirmwareError, FspFault
+from cc_manager.errors import NO_SUCH_KNOB, FirmwareError, FspFault
 from cc_manager.knobs import Knob, KnobWrite
 from cc_manager.mctp import NVDM_PRC, Answer, Packet, parse_answer, request_packets
 from nodelib.pci import PciAddress
@@ -14,7 +14,6 @@ from nodelib.pci import PciAddress
 _READ = 0x0C
 _WRITE = 0x0D
 _KNOB_OBJECT = 0x2
-_NO_SUCH_KNOB = 0x1E3
 
 
 class Transport(Protocol):
@@ -42,7 +41,7 @@ class Prc:
         """The knob's value as staged, None where the firmware does not have it. Raises FirmwareError."""
         asked = f"read {knob.text}"
         answer = self._ask(asked, (_READ | _KNOB_OBJECT << 8 | knob << 16,), data_words=1)
-        if answer.code == _NO_SUCH_KNOB:
+        if answer.code == NO_SUCH_KNOB:
             return None
         self._refuse_error(asked, answer)
         return answer.data[0] & 0xFFFF  # the upper half may be rubbish
@@ -64,7 +63,7 @@ class Prc:
             raise FirmwareError(self._address, asked, str(fault), remedy=remedy) from fault
 
     def _refuse_error(self, asked: str, answer: Answer) -> None:
-        if answer.code == _NO_SUCH_KNOB:
+        if answer.code == NO_SUCH_KNOB:
             raise no_such_knob(self._address, asked)
         if answer.code:
             raise FirmwareError(self._address, asked, f"the FSP answered with error {answer.code:#x}", code=answer.code)
@@ -75,7 +74,7 @@ def no_such_knob(address: PciAddress, asked: str) -> FirmwareError:
     return FirmwareError(
         address,
         asked,
-        f"this firmware does not have the knob (error {_NO_SUCH_KNOB:#x})",
-        code=_NO_SUCH_KNOB,
+        f"this firmware does not have the knob (error {NO_SUCH_KNOB:#x})",
+        code=NO_SUCH_KNOB,
         remedy="update the device's firmware",
     )

@@ -18,7 +18,7 @@ from cc_manager.mode import CcMode
 from cc_manager.mode_change import STOPPED, Attempt, ModeChange
 from cc_manager.notices import Notices
 from cc_manager.pause import Pause
-from cc_manager.plan import Plan, plan_transition
+from cc_manager.plan import Plan
 from cc_manager.setter import ModeSetter
 from cc_manager.settings import LOCK_FILE, Drift
 from nodelib.daemon import Daemon, RoundResult
@@ -90,7 +90,7 @@ class Reconciler:
         look = self._look(view)
         if not look.observations and not look.missing:
             return self._say_nothing_there(view, look)
-        plan = plan_transition(look.observations, mode)
+        plan = self._setter.plan(look.observations, mode)
         if look.missing:
             plan = replace(plan, refusals=(*plan.refusals, *lost_devices(look.missing)))
             self._notices.lost("; ".join(map(str, lost_devices(look.missing))))

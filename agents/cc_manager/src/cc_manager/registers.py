@@ -51,8 +51,7 @@ class CheckedRegisters:
         """What it means that the register at *offset* reads *word*, an error marker."""
         return BusError(
             self.address,
-            f"register {offset:#x} reads {word:#010x}, an error marker of the device's internal bus; "
-            "reset the device, or power-cycle the node if that does not help",
+            f"register {offset:#x} reads {word:#010x}, an error marker of the device's internal bus",
         )
 
     def read_data32(self, offset: int) -> int:

@@ -1,6 +1,6 @@
 """Brings the devices of a node to a mode, whoever asks: the label or a person at the keyboard."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cc_manager.access import Access
@@ -26,6 +26,8 @@ class Outcome:
     """Why not all devices are in the mode; empty if they are."""
     waits: bool = False
     """Whether only a device in use is in the way."""
+    warnings: tuple[str, ...] = ()
+    """What may well be a mistake, although it was done."""
 
     @property
     def ok(self) -> bool:
@@ -50,31 +52,42 @@ class ModeSetter:
         """The same without a single write, for `status`."""
         return observe(self.node.scan(), self._access, {}, boot_id="", wake=False, knobs=False)
 
-    def set(self, mode: CcMode) -> Outcome:
+    def plan(
+        self, observations: tuple[Observation, ...], mode: CcMode, only: Collection[PciAddress] | None = None
+    ) -> Plan:
+        """What brings the devices, or *only* some of them, from what was observed to *mode*."""
+        return plan_transition(observations, mode, self.settings.ppcie_exit, only)
+
+    def set(self, mode: CcMode, only: Collection[PciAddress] | None = None) -> Outcome:
         """Look, plan and bring every device to *mode*, without a node object to remember anything in."""
         observations = self.observe({}, knobs=True)
-        return self.bring_to(plan_transition(observations, mode), observations, {})
+        return self.bring_to(self.plan(observations, mode, only), observations, {}, only)
 
     def bring_to(
-        self, plan: Plan, observations: tuple[Observation, ...], verified: Mapping[PciAddress, Verified]
+        self,
+        plan: Plan,
+        observations: tuple[Observation, ...],
+        verified: Mapping[PciAddress, Verified],
+        only: Collection[PciAddress] | None = None,
     ) -> Outcome:
         """Carry *plan* out and read back what came of it."""
         mode = plan.mode
         if plan.is_done:
-            return Outcome(mode, observations)
+            return Outcome(mode, observations, warnings=plan.warnings)
         if plan.refusals or plan.busy:
             observations, failures = self.put_back(mode, observations, verified)
             reasons = [str(one) for one in (*plan.refusals, *failures)]
             waits = not reasons and self.settings.when_busy is WhenBusy.WAIT
             if plan.busy:
-                reasons.append(f"in use by a virtual machine: {', '.join(str(address) for address in plan.busy)}")
-            return Outcome(mode, observations, tuple(reasons), waits)
-        failures = self._transition(observations).carry_out(plan, self.wakeups.stop.is_set)
+                reasons.append(f"in use by a virtual machine: {self._held(plan.busy, observations)}")
+            return Outcome(mode, observations, tuple(reasons), waits, plan.warnings)
+        failures = self._transition(observations).carry_out(plan)
         after = self.observe(verified, knobs=True)
         reasons = [str(failure) for failure in failures]
+        reasons += [str(one) for one in left_during(observations, after) if str(one) not in reasons]
         if not reasons:
-            reasons = [_still(one) for one in after if not one.is_in(mode)]
-        return Outcome(mode, after, tuple(reasons))
+            reasons = [_still(one) for one in after if not one.is_in(mode) and (only is None or one.address in only)]
+        return Outcome(mode, after, tuple(reasons), warnings=plan.warnings)
 
     def put_back(
         self, mode: CcMode, observations: tuple[Observation, ...], verified: Mapping[PciAddress, Verified]
@@ -90,7 +103,18 @@ class ModeSetter:
         return self.observe(verified, knobs=True), failures
 
     def _transition(self, observations: Iterable[Observation]) -> Transition:
-        return Transition(self._access, self.node.sysfs, observations, reset_timeout_s=self.settings.reset_timeout_s)
+        return Transition(self._access, self.node.sysfs, observations, self.settings, self.wakeups.stop.is_set)
+
+    def _held(self, busy: Collection[PciAddress], observations: Iterable[Observation]) -> str:
+        """The devices that are *busy*, each with who has it open, where that can be seen."""
+        held = self.node.holders([one.device for one in observations if one.address in busy])
+        return ", ".join(f"{address} by {held[address]}" if held[address].holders else f"{address}" for address in busy)
+
+
+def left_during(before: Iterable[Observation], after: Iterable[Observation]) -> tuple[Failure, ...]:
+    """The devices that were there *before* a change and are not *after* it: such a node is verified in no mode."""
+    here = {one.address for one in after}
+    return tuple(Failure(one.address, "the device left the bus") for one in before if one.address not in here)
 
 
 def _still(one: Observation) -> str:

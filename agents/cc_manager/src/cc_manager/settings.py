@@ -28,6 +28,13 @@ class Drift(Enum):
     REPORT = "report"
 
 
+class PpcieExit(Enum):
+    """How PPCIe is left for another mode."""
+
+    SINGLE = "single"  # with the reset that brings the other mode
+    TWO_PASS = "two-pass"  # noqa: S105 - no password: with a reset of its own first, as the manager in use does
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How patiently modes are changed, and what holds without a label."""
@@ -35,6 +42,11 @@ class Settings:
     default_mode: CcMode = CcMode.ON
     when_busy: WhenBusy = WhenBusy.WAIT
     reset_timeout_s: float = 60.0
+    device_retries: int = 1
+    """How often a step that failed on one device is tried again there."""
+    device_timeout_s: float = 120.0
+    """After which a device gets no further attempt at a step."""
+    ppcie_exit: PpcieExit = PpcieExit.SINGLE
     ready_file: str = READY_FILE
 
 
