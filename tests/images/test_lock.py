@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterable
-from importlib.metadata import distribution
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
+import grimp
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -88,3 +89,34 @@ def test_locks_are_made_for_the_pythons_that_the_packages_name_and_for_both_arch
         classifiers = (agent(name).folder / "pyproject.toml").read_text()
         assert tuple(re.findall(r"Programming Language :: Python :: (3\.\d+)", classifiers)) == PYTHONS
     assert {platform.partition("-")[0] for platform in PLATFORMS} == {"x86_64", "aarch64"}
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("nodelib", *NAMES, include_external_packages=True)
+
+
+def imported_by(name: str, graph: grimp.ImportGraph) -> set[str]:
+    """The distributions whose modules an agent imports anywhere, in the child processes that it starts too."""
+    modules = graph.find_upstream_modules(name, as_package=True) | graph.find_descendants(name) | {name}
+    for module in [module for module in modules if module in OURS]:
+        for child in re.findall(r'"-m", "([a-z_.]+)"', OURS[module].read_text()):
+            modules |= {child} | graph.find_upstream_modules(child)
+    known = packages_distributions()
+    found = {distribution for module in modules for distribution in known.get(module.partition(".")[0], ())}
+    return {str(canonicalize_name(one)) for one in found if not one.startswith("cgpu-")} - OPTIONAL
+
+
+OURS = {
+    ".".join(path.relative_to(source).with_suffix("").parts): path
+    for source in (ROOT / "agents" / name / "src" for name in ("nodelib", *NAMES))
+    for path in source.rglob("*.py")
+}
+OPTIONAL = {"kubernetes"}
+"""To read a kubeconfig, which nobody needs in a cluster: 36 MiB of memory."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_package_that_the_code_imports_is_in_the_lock(name: str, graph: grimp.ImportGraph) -> None:
+    missing = imported_by(name, graph) - set(pinned(agent(name).lock.read_text()))
+    assert missing == set(), f"{agent(name).image} imports these: add the extra of nodelib, then `make lock`"
