@@ -92,6 +92,11 @@ class Agent:
         return container
 
     @property
+    def account(self) -> tuple[str, str]:
+        """Its service account's name and namespace."""
+        return self.pod["serviceAccountName"], self.daemonset["metadata"]["namespace"]
+
+    @property
     def mounts(self) -> tuple[Mount, ...]:
         paths = {volume["name"]: volume["hostPath"]["path"] for volume in self.pod["volumes"]}
         return tuple(

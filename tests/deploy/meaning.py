@@ -20,13 +20,14 @@ def meaning(objects: list[Object]) -> dict[str, object]:
 def _of(agent: Agent, objects: list[Object]) -> dict[str, object]:
     container = agent.container
     return {
+        "namespace": agent.account[1],
         "runs": f"{container['image']}: {' '.join([*container['command'], *container['args']])}",
         "environment": [_variable(entry) for entry in container["env"]],
         "where": [_requirement(one) for one in agent.requirements],
         "rights": _rights(container["securityContext"]),
         "sees": [f"{m.host_path} {'rw' if m.is_writable else 'ro'}{_at(m.mount_path)}" for m in agent.mounts],
         "token": agent.pod["automountServiceAccountToken"],
-        "API": [_right(right) for right in sorted(rights_of(objects, agent.pod["serviceAccountName"]))],
+        "API": [_right(right) for right in sorted(rights_of(objects, *agent.account))],
         "memory": f"{container['resources']['requests']['memory']} to {container['resources']['limits']['memory']}",
     }
 

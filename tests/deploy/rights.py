@@ -12,12 +12,12 @@ Right = tuple[str, ...]
 """(verb, resource) everywhere, or (verb, resource, namespace) in one namespace."""
 
 
-def rights_of(objects: Iterable[Object], account: str) -> set[Right]:
-    """Everything that is allowed to the service account *account* of our namespace."""
+def rights_of(objects: Iterable[Object], account: str, namespace: str = NAMESPACE) -> set[Right]:
+    """Everything that is allowed to the service account *account* of *namespace*."""
     objects = list(objects)
     found: set[Right] = set()
     for binding in objects:
-        if binding["kind"] in ("RoleBinding", "ClusterRoleBinding") and _is_bound(binding, account):
+        if binding["kind"] in ("RoleBinding", "ClusterRoleBinding") and _is_bound(binding, account, namespace):
             where = binding["metadata"].get("namespace") if binding["kind"] == "RoleBinding" else None
             for role in objects:
                 if _is_meant(binding, role):
@@ -25,8 +25,8 @@ def rights_of(objects: Iterable[Object], account: str) -> set[Right]:
     return found
 
 
-def _is_bound(binding: Object, account: str) -> bool:
-    wanted = {"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}
+def _is_bound(binding: Object, account: str, namespace: str) -> bool:
+    wanted = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
     return any(bool(subject == wanted) for subject in binding["subjects"])
 
 

@@ -115,7 +115,10 @@ def test_the_pod_monitor_finds_every_agent() -> None:
         assert wanted <= agent.daemonset["spec"]["template"]["metadata"]["labels"].items()
         assert endpoint["port"] in {port["name"] for port in agent.container["ports"]}
     # The job's name is made of the monitor's namespace and name.
-    assert 'job="cgpu-agents/cgpu-agents"' in next(a["expr"] for a in alerts() if a["alert"] == "CgpuAgentDown")
+    ((label, pattern),) = _SELECTOR.findall(next(a["expr"] for a in alerts() if a["alert"] == "CgpuAgentDown"))
+    job = f"{monitor['metadata']['namespace']}/{monitor['metadata']['name']}"
+    assert label == "job"
+    assert re.fullmatch(pattern, job)
 
 
 def test_the_dashboards_panels_have_a_place_each() -> None:
