@@ -91,7 +91,7 @@ def test_operands_that_stay_paused_are_told(node: CcNode) -> None:
 
 
 def test_events_are_on_the_node_in_the_api_server(node: CcNode) -> None:
-    poster = EventPoster(node.kube(), NODE_NAME, "cc-manager")
+    poster = EventPoster(node.kube, NODE_NAME, "cc-manager")
     node.want("on")
     node.manager(QUICK, tell=poster.post).round()
     poster.close(10.0)

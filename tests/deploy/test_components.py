@@ -44,7 +44,7 @@ def test_with_events_the_api_server_takes_them_and_without_it_refuses(agent: str
 
 def post_one(api: KubeApi, agent: str) -> None:
     """One Event, and the API server's answer to it."""
-    poster = EventPoster(Kube(ApiAccess(api.url, token=api.token)), "node-1", agent)
+    poster = EventPoster(lambda: Kube(ApiAccess(api.url, token=api.token)), "node-1", agent)
     with contextlib.closing(poster):
         poster.post(EventReason("Something", "For this test."), "something happened")
         api.wait_until(lambda: len(api.requests) == 1)

@@ -9,15 +9,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from device_plugin.allocate import tell_nobody
 from device_plugin.reconcile import Plugin
 from device_plugin.settings import KUBELET_SOCKET, CdiMode, Settings
 from nodelib.daemon import RoundResult
+from nodelib.event_reasons import EventReason
 from nodelib.files import HostRoot
 from nodelib.node import Node
 from nodelib.settings import DaemonSettings
 from nodelib.sysfs import Sysfs
 from nodelib.wakeups import Wakeups
 
+Tell = Callable[[EventReason, str], None]
 PGPU = "nvidia.com/pgpu"
 NVSWITCH = "nvidia.com/nvswitch"
 QUIET = Settings(cdi=CdiMode.OFF, health_interval_s=60.0, busy_wait_s=0.1)
@@ -115,8 +118,8 @@ class SmallNode:
 class WatchedPlugin(Plugin):
     """The real plugin, and what its rounds came to."""
 
-    def __init__(self, node: Node, settings: Settings, wakeups: Wakeups) -> None:
-        super().__init__(node, settings, wakeups)
+    def __init__(self, node: Node, settings: Settings, wakeups: Wakeups, tell: Tell) -> None:
+        super().__init__(node, settings, wakeups, tell)
         self.results: list[RoundResult] = []
 
     def round(self) -> RoundResult:
@@ -127,9 +130,9 @@ class WatchedPlugin(Plugin):
 class RunningPlugin:
     """The plugin with its loop, in a thread of its own."""
 
-    def __init__(self, node: Node, settings: Settings = QUIET) -> None:
+    def __init__(self, node: Node, settings: Settings = QUIET, tell: Tell = tell_nobody) -> None:
         self.wakeups = Wakeups()
-        self.plugin = WatchedPlugin(node, settings, self.wakeups)
+        self.plugin = WatchedPlugin(node, settings, self.wakeups, tell)
         self._thread = threading.Thread(target=self.plugin.run, args=(DaemonSettings(60.0, ""),), name="plugin")
 
     @property

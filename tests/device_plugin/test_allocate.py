@@ -1,22 +1,32 @@
-"""Which devices a request means, which nodes it gets, and which devices are preferred."""
+"""Which devices a request means, and what a container gets for them."""
 
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from device_plugin.allocate import DeviceUnavailable, InvalidRequest, choose, nodes_of, prefer
+from device_plugin.allocate import AllocatePolicy, DeviceUnavailable, InvalidRequest, choose, give
 from device_plugin.inventory import Devices
-from nodelib.vfio import Naming, VfioMode, assignable_devices
-from tests.nodelib.samples import PROPERTY, gpu, look
+from device_plugin.settings import DeviceListStrategy, WhenHeld
+from nodelib.vfio import AssignableDevice, Naming, VfioMode, assignable_devices
+from tests.nodelib.samples import audio, gpu, look, nvswitch
 
 
-def devices(*functions: object, mode: VfioMode = VfioMode.AUTO) -> Devices:
-    return assignable_devices(look(*functions), Naming(vfio_mode=mode))  # type: ignore[arg-type] # samples of one kind
+def devices(*functions: object, naming: Naming | None = None) -> Devices:
+    return assignable_devices(look(*functions), naming or Naming())  # type: ignore[arg-type] # samples of one kind
 
 
 PAIR = devices(gpu("3b", 65), gpu("5e", 66))
+
+
+SPECS, CDI_CRI = DeviceListStrategy.DEVICE_SPECS, DeviceListStrategy.CDI_CRI
+
+
+def policy(strategy: DeviceListStrategy = SPECS, *, addresses: bool = False) -> AllocatePolicy:
+    return AllocatePolicy(lambda _device: False, 0.0, WhenHeld.FAIL, strategy, addresses)
+
+
+def nodes_of(devices: Sequence[AssignableDevice]) -> tuple[str, ...]:
+    return give(tuple(devices), policy()).nodes
 
 
 def ids(chosen: Sequence[Devices]) -> list[list[str]]:
@@ -79,90 +89,48 @@ def test_the_backend_is_chosen_for_each_device() -> None:
 
 
 def test_legacy_mode_ignores_cdevs() -> None:
-    forced = devices(gpu("3b", 65, vfio_cdev="vfio3"), mode=VfioMode.LEGACY)
+    forced = devices(gpu("3b", 65, vfio_cdev="vfio3"), naming=Naming(vfio_mode=VfioMode.LEGACY))
     assert nodes_of(forced) == ("/dev/vfio/vfio", "/dev/vfio/65")
 
 
-# --- preference
-
-NODES = devices(
-    gpu("10", 1, numa_node=0),
-    gpu("20", 2, numa_node=0),
-    gpu("30", 3, numa_node=0, enable=1),
-    gpu("90", 9, numa_node=1),
-    gpu("a0", 10, numa_node=1),
-    gpu("b0", 11, numa_node=1),
-    gpu("f0", 20),
-)
-ALL = [device.id for device in NODES]
+# --- what else a container is told
 
 
-def preferred(available: Sequence[str], size: int, *must_include: str) -> list[str]:
-    return sorted(prefer(available, must_include, size, NODES), key=int)
+def test_nothing_but_nodes_is_given_unless_it_is_asked_for() -> None:
+    given = give(PAIR, policy())
+    assert (given.cdi_names, given.environment) == ((), {})
 
 
-def test_devices_of_one_numa_node_are_preferred() -> None:
-    assert preferred(["1", "9", "10"], 2) == ["9", "10"]
+def test_cdi_names_are_given_beside_the_nodes_and_are_those_that_kata_looks_up() -> None:
+    """A legacy device's spec has no /dev/vfio/vfio, without which nobody but Kata can use it."""
+    given = give(PAIR, policy(CDI_CRI))
+    assert given.cdi_names == ("nvidia.com/pgpu=65", "nvidia.com/pgpu=66")
+    assert given.nodes == nodes_of(PAIR)
 
 
-def test_idle_devices_are_preferred() -> None:
-    assert preferred(["1", "2", "3"], 2) == ["1", "2"]
-    assert preferred(["2", "3", "9", "10"], 2) == ["9", "10"]
+def test_addresses_are_in_the_variable_in_which_kubevirt_looks() -> None:
+    shared = devices(gpu("3b", 65), gpu("5e", 65), gpu("83", 66))
+    given = give(shared, policy(addresses=True))
+    assert given.environment == {"PCI_RESOURCE_NVIDIA_COM_PGPU": "0000:3b:00.0,0000:5e:00.0,0000:83:00.0"}
 
 
-def test_what_must_be_included_decides_the_numa_node() -> None:
-    assert preferred(ALL, 2, "11") == ["9", "11"]
-    assert preferred(ALL, 2, "3") == ["1", "3"]
-
-
-def test_a_small_request_leaves_the_larger_node_whole() -> None:
-    assert preferred(["1", "9", "10"], 1) == ["1"]
-
-
-def test_a_large_request_takes_whole_nodes_first() -> None:
-    assert preferred(["1", "2", "9", "10", "11"], 4) == ["1", "9", "10", "11"]
-
-
-def test_a_device_without_a_numa_hint_counts_for_no_node() -> None:
-    assert preferred(["1", "20"], 1) == ["1"]
-    assert preferred(["20", "1", "2"], 2) == ["1", "2"]
-
-
-def test_equal_devices_are_taken_by_number_not_by_spelling() -> None:
-    assert preferred(["11", "10", "9"], 2) == ["9", "10"]
-
-
-def test_all_of_them_is_all_of_them() -> None:
-    assert preferred(ALL, len(ALL)) == ALL
-
-
-def test_an_unknown_id_is_preferred_last() -> None:
-    assert prefer(["999", "1"], [], 1, NODES) == ("1",)
-    assert set(prefer(["999", "1"], [], 2, NODES)) == {"1", "999"}
+def test_a_companion_is_no_address_to_attach() -> None:
+    with_audio = devices(gpu("3b", 65), audio("3b.1", 65))
+    assert give(with_audio, policy(addresses=True)).environment == {"PCI_RESOURCE_NVIDIA_COM_PGPU": "0000:3b:00.0"}
 
 
 @pytest.mark.parametrize(
-    ("available", "must_include", "size", "reason"),
+    ("naming", "variables"),
     [
-        (["1"], [], 2, "cannot prefer 2 of 1 devices"),
-        (["1", "2"], ["1", "2"], 1, "cannot prefer 1 of 2 devices with 2 to be included"),
-        (["1"], ["2"], 1, "device '2' must be included and is not available"),
-        (["1"], [], -1, "cannot prefer -1"),
-        ([], [], 1, "cannot prefer 1 of 0"),
+        (Naming(gpu_alias=""), {"PCI_RESOURCE_NVIDIA_COM_GH100_H200_SXM_141GB"}),
+        (Naming(gpu_alias="my-gpu"), {"PCI_RESOURCE_NVIDIA_COM_MY-GPU", "PCI_RESOURCE_NVIDIA_COM_MY_GPU"}),
+        (Naming(gpu_alias="gpu_a"), {"PCI_RESOURCE_NVIDIA_COM_GPU_A"}),
     ],
 )
-def test_a_contradiction_is_refused(available: list[str], must_include: list[str], size: int, reason: str) -> None:
-    with pytest.raises(InvalidRequest, match=reason):
-        prefer(available, must_include, size, NODES)
+def test_the_variable_follows_the_resources_name(naming: Naming, variables: set[str]) -> None:
+    assert set(give(devices(gpu("3b", 65), naming=naming), policy(addresses=True)).environment) == variables
 
 
-@PROPERTY
-@given(data=st.data())
-def test_any_answer_is_of_the_right_size_from_what_is_available_and_the_same_each_time(data: st.DataObject) -> None:
-    available = data.draw(st.lists(st.sampled_from([*ALL, "999", "x"]), unique=True, min_size=1))
-    must_include = data.draw(st.lists(st.sampled_from(available), unique=True))
-    size = data.draw(st.integers(len(must_include), len(available)))
-    answer = prefer(available, must_include, size, NODES)
-    assert len(answer) == len(set(answer)) == size
-    assert set(must_include) <= set(answer) <= set(available)
-    assert set(prefer(available[::-1], must_include[::-1], size, NODES)) == set(answer)
+def test_switches_are_told_of_too() -> None:
+    given = give(devices(nvswitch("07", 70)), policy(addresses=True))
+    assert given.environment == {"PCI_RESOURCE_NVIDIA_COM_NVSWITCH": "0000:07:00.0"}

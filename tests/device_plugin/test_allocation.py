@@ -1,14 +1,19 @@
 """Allocate and preference over the socket: what pods get, what ends them, and what a hostile client is told."""
 
+import math
 import threading
 from collections.abc import Iterator
 
 import grpc
 import pytest
 
-from device_plugin.settings import CdiMode, Settings, WhenHeld
+from device_plugin.event_reasons import STILL_IN_USE
+from device_plugin.settings import CdiMode, DeviceListStrategy, Settings, WhenHeld
+from nodelib.event_reasons import EventReason
 from nodelib.kubelet import deviceplugin_v1beta1_pb2 as api
 from nodelib.kubelet.deviceplugin_v1beta1_pb2_grpc import DevicePluginStub
+from nodelib.metrics import Histogram, Metric
+from nodelib.spec_folder import SpecReader
 from tests.device_plugin.small_node import PGPU, RunningPlugin, SmallNode, wait_until
 from tests.fakes.kubelet import Kubelet
 from tests.fakes.kubelet.values import AdmissionError
@@ -39,7 +44,9 @@ def asking(*containers: list[str]) -> api.AllocateRequest:
 
 
 def metric_of(running: RunningPlugin, name: str) -> dict[tuple[str, ...], float]:
-    return next(dict(m.values) for m in running.plugin.metrics() if m.name == f"device_plugin_{name}")
+    found = next(metric for metric in running.plugin.metrics() if metric.name == f"device_plugin_{name}")
+    assert isinstance(found, Metric)
+    return dict(found.values)
 
 
 def test_a_pod_gets_the_nodes_of_its_device_and_no_other(pair: SmallNode, kubelet: Kubelet) -> None:
@@ -52,6 +59,32 @@ def test_a_pod_gets_the_nodes_of_its_device_and_no_other(pair: SmallNode, kubele
             ("/dev/vfio/65", "/dev/vfio/65", "rw"),
         ]
         assert metric_of(running, "allocations") == {(PGPU, "allocated"): 1}
+
+
+def test_how_long_allocations_take_is_told(pair: SmallNode, kubelet: Kubelet) -> None:
+    with RunningPlugin(pair.node) as running:
+        kubelet.wait_until(lambda: kubelet.allocatable(PGPU) == 2)
+        kubelet.admit_pod("tenant", requests={PGPU: 1})
+        kubelet.admit_pod("other", requests={PGPU: 1})
+        durations = next(metric for metric in running.plugin.metrics() if isinstance(metric, Histogram))
+        assert durations.name == "device_plugin_allocation_seconds"
+        assert sum(durations.counts.values()) == 2
+        assert durations.total > 0
+        assert list(durations.counts)[-1] == math.inf
+
+
+def test_a_pod_gets_cdi_names_and_addresses_where_the_settings_say_so(pair: SmallNode, kubelet: Kubelet) -> None:
+    """Row 11: the names are the ones that the specs written here have."""
+    settings = Settings(
+        cdi=CdiMode.WRITE, health_interval_s=60.0, strategy=DeviceListStrategy.CDI_CRI, pass_addresses=True
+    )
+    with RunningPlugin(pair.node, settings):
+        kubelet.wait_until(lambda: kubelet.allocatable(PGPU) == 2)
+        pod = kubelet.admit_pod("tenant", requests={PGPU: 2})
+        assert pod.cdi_names == ("nvidia.com/pgpu=65", "nvidia.com/pgpu=66")
+        assert pod.envs == {"PCI_RESOURCE_NVIDIA_COM_PGPU": f"{FIRST},{SECOND}"}
+        names = SpecReader(pair.node.host).resolve().nodes
+        assert all(set(names[name]) <= {spec.host_path for spec in pod.device_specs} for name in pod.cdi_names)
 
 
 def test_responses_come_in_the_order_of_the_containers(stub: DevicePluginStub) -> None:
@@ -146,14 +179,17 @@ def test_a_gpu_that_stays_in_use_is_given_away_with_a_warning(
     pair: SmallNode, kubelet: Kubelet, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 5, --when-held allow: VFIO itself excludes. Never another id than the kubelet chose."""
+    told: list[tuple[EventReason, str]] = []
     pair.write(FIRST, "enable", "1")
     pair.unplug(SECOND)
-    with RunningPlugin(pair.node) as running:
+    with RunningPlugin(pair.node, tell=lambda *event: told.append(event)) as running:
         kubelet.wait_until(lambda: kubelet.allocatable(PGPU) == 1)
         pod = kubelet.admit_pod("next", requests={PGPU: 1})
         assert [spec.host_path for spec in pod.device_specs] == ["/dev/vfio/vfio", "/dev/vfio/65"]
         assert metric_of(running, "allocations") == {(PGPU, "held"): 1}
-    assert "allocated nvidia.com/pgpu=65 (0000:3b:00.0) although a virtual machine still has it open" in caplog.text
+    message = "allocated nvidia.com/pgpu=65 (0000:3b:00.0) although a virtual machine still has it open"
+    assert message in caplog.text
+    assert told == [(STILL_IN_USE, message)]
 
 
 def test_a_gpu_that_stays_in_use_fails_the_pod_where_that_is_asked_for(pair: SmallNode, kubelet: Kubelet) -> None:

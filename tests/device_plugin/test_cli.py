@@ -84,6 +84,7 @@ def test_programs_get_every_field(pair: SmallNode, capsys: pytest.CaptureFixture
         "models": ["H200 SXM 141GB"],
         "nodes": ["/dev/vfio/vfio", "/dev/vfio/65"],
         "numa_node": 0,
+        "pcie_root": None,
         "health": "healthy",
         "in_use": False,
         "codes": [],
@@ -104,11 +105,6 @@ def test_what_cannot_be_read_is_shown_as_that(pair: SmallNode, capsys: pytest.Ca
 def test_a_node_without_devices_is_an_answer(small: SmallNode, capsys: pytest.CaptureFixture[str]) -> None:
     assert listed(small, capsys) == "no NVIDIA GPU or NVSwitch on this node\n"
     assert rows(small, capsys) == []
-
-
-def test_status_is_another_name_for_list(pair: SmallNode, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(cli, ["status"], obj=pair.node) == 0
-    assert capsys.readouterr().out == listed(pair, capsys)
 
 
 def test_list_says_which_devices_wait_for_a_cdi_name(pair: SmallNode, capsys: pytest.CaptureFixture[str]) -> None:

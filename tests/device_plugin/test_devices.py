@@ -2,7 +2,10 @@
 
 import pytest
 
+from device_plugin.event_reasons import HEALTHY, UNHEALTHY
 from device_plugin.settings import CdiMode, Settings
+from nodelib.event_reasons import EventReason
+from nodelib.metrics import Metric
 from nodelib.vfio import Naming
 from tests.device_plugin.small_node import (
     ANSWERING,
@@ -204,11 +207,31 @@ def test_a_failed_gpu_is_in_the_log_and_in_the_metrics_with_its_reason(
         (pair.folder(FIRST) / "config").write_bytes(GONE)
         pair.event()
         kubelet.wait_until(lambda: health(kubelet) == {"65": False, "66": True})
-        devices = next(metric for metric in running.plugin.metrics() if metric.name == "device_plugin_devices")
+        metrics = running.plugin.metrics()
+        devices = next(m for m in metrics if isinstance(m, Metric) and m.name == "device_plugin_devices")
         assert dict(devices.values) == {(PGPU, "healthy"): 1.0, (PGPU, "unhealthy"): 1.0}
         first, _ = running.plugin.desired[next(iter(running.plugin.desired))]
     said = [record.getMessage() for record in caplog.records if "is unhealthy" in record.getMessage()]
     assert said == [f"nvidia.com/pgpu=65 ({FIRST}) is unhealthy: {first.problems[0]}"]
+
+
+def test_field_38_a_failed_gpu_is_an_event_with_its_reason_and_so_is_its_return(
+    pair: SmallNode, kubelet: Kubelet
+) -> None:
+    told: list[tuple[EventReason, str]] = []
+    with RunningPlugin(pair.node, tell=lambda *event: told.append(event)):
+        kubelet.wait_until(lambda: health(kubelet) == {"65": True, "66": True})
+        assert told == []
+        (pair.folder(FIRST) / "config").write_bytes(GONE)
+        pair.event()
+        kubelet.wait_until(lambda: health(kubelet) == {"65": False, "66": True})
+        ((reason, text),) = told
+        assert reason is UNHEALTHY
+        assert text.startswith(f"nvidia.com/pgpu=65 ({FIRST}): unhealthy: {FIRST} does not answer any more")
+        (pair.folder(FIRST) / "config").write_bytes(ANSWERING)
+        pair.event()
+        kubelet.wait_until(lambda: health(kubelet) == {"65": True, "66": True})
+        assert told[1:] == [(HEALTHY, f"nvidia.com/pgpu=65 ({FIRST}): healthy again")]
 
 
 def test_a_gpu_without_an_iommu_is_left_out_with_the_remedy(small: SmallNode, kubelet: Kubelet) -> None:

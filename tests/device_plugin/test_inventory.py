@@ -1,11 +1,10 @@
-"""What is to be advertised, what the CDI rule holds back, and what is said when health changes."""
+"""What is to be advertised, and what the CDI rule holds back."""
 
-from device_plugin.inventory import Devices, by_resource, health_changes, hold_back, summary
+from device_plugin.inventory import Devices, by_resource, hold_back, summary
 from nodelib.cdi import specs_for
-from nodelib.pci import ConfigState
 from nodelib.problem import Problem
 from nodelib.vfio import Naming, assignable_devices
-from tests.nodelib.samples import at, gpu, look, nvswitch
+from tests.nodelib.samples import gpu, look, nvswitch
 
 BROKEN = Problem("cdi-broken", "broken CDI spec /etc/cdi/x.yaml", "mend it")
 
@@ -68,19 +67,6 @@ def test_an_unbound_device_keeps_the_reason_that_helps() -> None:
     (unbound,) = assignable_devices(look(gpu("3b", 65, driver=None)), Naming())
     (held,) = hold_back([unbound], {}, [BROKEN])
     assert [problem.code for problem in held.problems] == ["not-bound"]
-
-
-def test_a_change_of_health_is_said_once_with_its_reason_and_both_ways() -> None:
-    well = assignable_devices(look(gpu("3b", 65)), Naming())
-    ill = assignable_devices(look(gpu("3b", 65), config={at("3b"): ConfigState.GONE}), Naming())
-    (change,) = health_changes(well, ill)
-    assert str(change) == f"nvidia.com/pgpu=65 (0000:3b:00.0) is unhealthy: {ill[0].problems[0]}"
-    assert health_changes(ill, ill) == ()
-    assert [str(change) for change in health_changes(ill, well)] == [
-        "nvidia.com/pgpu=65 (0000:3b:00.0) is healthy again"
-    ]
-    assert health_changes((), well) == ()
-    assert len(health_changes((), ill)) == 1
 
 
 def test_a_summary_counts_what_matters() -> None:

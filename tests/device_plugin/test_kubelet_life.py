@@ -26,7 +26,9 @@ from tests.fakes.kubelet import Kubelet
 
 
 def metric(plugin: WatchedPlugin, name: str) -> Metric:
-    return next(metric for metric in plugin.metrics() if metric.name == f"device_plugin_{name}")
+    found = next(metric for metric in plugin.metrics() if metric.name == f"device_plugin_{name}")
+    assert isinstance(found, Metric)
+    return found
 
 
 def sockets(small: SmallNode) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from device_plugin.allocate import HeldPolicy
+from device_plugin.allocate import AllocatePolicy
 from device_plugin.inventory import Devices
 from device_plugin.server import ResourceServer
 from device_plugin.settings import WhenHeld
@@ -46,7 +46,7 @@ def held() -> Held:
 @pytest.fixture
 def make(small: SmallNode, held: Held) -> Callable[[], ResourceServer]:
     def make_server() -> ResourceServer:
-        policy = HeldPolicy(held, 60.0, WhenHeld.FAIL)
+        policy = AllocatePolicy(held, 60.0, WhenHeld.FAIL)
         return ResourceServer(
             PGPU, small.plugins / "kubelet.sock", policy, Tally(), lambda _reason: None, stream_wait_s=5.0
         )

@@ -138,3 +138,26 @@ def test_the_folder_vfio_dev_alone_is_no_cdev(tmp_path: Path) -> None:
     assert attributes.vfio_cdev(str(tmp_path)) == (None, True)
     (tmp_path / "vfio-dev/vfio3/dev").write_text("511:3\n")
     assert attributes.vfio_cdev(str(tmp_path)) == ("vfio3", True)
+
+
+@pytest.mark.parametrize(
+    ("place", "root"),
+    [
+        ("../../../devices/pci0000:15/0000:15:01.0/0000:16:00.0/0000:1b:00.0", "pci0000:15"),
+        ("../../../devices/pci10000:e0/10000:e0:01.0", "pci10000:e0"),
+        ("../../../devices/LNXSYSTM:00/LNXSYBUS:00/ACPI0004:00/VMBUS:00/pciabcd:00/abcd:00:00.0", "pciabcd:00"),
+        ("../../../devices/pci0000:1/0000:1b:00.0", None),
+        ("/sys/elsewhere/0000:1b:00.0", None),
+        ("", None),
+    ],
+)
+def test_the_root_bus_is_in_the_place_that_a_device_folder_links_to(
+    tmp_path: Path, place: str, root: str | None
+) -> None:
+    """The third is a device that Hyper-V passes through."""
+    folder = tmp_path / "0000:1b:00.0"
+    if place:
+        folder.symlink_to(place)
+    else:
+        folder.mkdir()
+    assert attributes.pcie_root(str(folder)) == root

@@ -53,7 +53,7 @@ def poster(api: KubeApi, clock: Clock) -> Iterator[EventPoster]:
 
 def poster_to(api: KubeApi, clock: Callable[[], float], node_name: str = "node-1") -> EventPoster:
     kube = Kube(ApiAccess(api.url, token=api.token))
-    return EventPoster(kube, node_name, "vfio-manager", clock=clock, first_retry_s=0.01)
+    return EventPoster(lambda: kube, node_name, "vfio-manager", clock=clock, first_retry_s=0.01)
 
 
 def event_reason(name: str, kind: EventType = EventType.NORMAL) -> EventReason:
@@ -256,9 +256,8 @@ def test_a_token_that_no_header_can_hold_is_an_outage(api: KubeApi, clock: Clock
     """As the kubelet's token file would be if something else had written it."""
     token = tmp_path / "token"
     token.write_text("first\nsecond")
-    poster = EventPoster(
-        Kube(ApiAccess(api.url, token_file=str(token))), "node-1", "vfio-manager", clock=clock, first_retry_s=0.01
-    )
+    kube = Kube(ApiAccess(api.url, token_file=str(token)))
+    poster = EventPoster(lambda: kube, "node-1", "vfio-manager", clock=clock, first_retry_s=0.01)
     poster.post(event_reason("DeviceGone"), GONE)
     wait_until(lambda: poster._is_away)
     token.write_text(f"{api.token}\n")
@@ -311,7 +310,7 @@ def test_closing_posts_what_waits(api: KubeApi, clock: Clock) -> None:
 
 def test_closing_during_an_outage_gives_up(api: KubeApi, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     kube = Kube(ApiAccess(api.url, token=api.token))
-    poster = EventPoster(kube, "node-1", "vfio-manager", clock=clock, first_retry_s=3600.0)
+    poster = EventPoster(lambda: kube, "node-1", "vfio-manager", clock=clock, first_retry_s=3600.0)
     api.stop()
     poster.post(event_reason("InHand"), GONE)
     until_warned(caplog)
@@ -323,7 +322,7 @@ def test_closing_during_an_outage_gives_up(api: KubeApi, clock: Clock, caplog: p
 
 def test_closing_does_not_wait_for_a_server_that_never_answers(clock: Clock) -> None:
     with serving(b"", hold=True) as server:
-        poster = EventPoster(Kube(ApiAccess(server.url)), "node-1", "vfio-manager", clock=clock)
+        poster = EventPoster(lambda: Kube(ApiAccess(server.url)), "node-1", "vfio-manager", clock=clock)
         poster.post(event_reason("InHand"), GONE)
         wait_until(lambda: server.requests)
         poster.post(event_reason("Waiting"), GONE)
@@ -380,17 +379,31 @@ def test_a_missing_access_is_said_once(
     ]
 
 
-def test_only_an_access_is_worth_the_import_of_urllib3(tmp_path: Path) -> None:
+def test_only_an_event_is_worth_the_import_of_urllib3(tmp_path: Path) -> None:
     """14 MiB. A pod without a service account token has the variables all the same."""
-    (tmp_path / "token").touch()
     script = (
-        "import sys; from nodelib.events import open_poster\n"
-        "poster = open_poster({'KUBERNETES_SERVICE_HOST': '127.0.0.1'}, 'node-1', 'vfio-manager', sys.argv[1])\n"
-        "poster.close(); print('urllib3' in sys.modules)"
+        "import sys; from nodelib.events import open_poster; from nodelib.event_reasons import EventReason\n"
+        "environment = {'KUBERNETES_SERVICE_HOST': '127.0.0.1', 'KUBERNETES_SERVICE_PORT': '1'}\n"
+        "poster = open_poster(environment, 'node-1', 'vfio-manager', sys.argv[1])\n"
+        "print('urllib3' in sys.modules); poster.post(EventReason('A', 'B.'), 'C'); poster.close(20.0)\n"
+        "print('urllib3' in sys.modules)"
     )
-    for folder, is_imported in ((tmp_path / "absent", "False"), (tmp_path, "True")):
+    (tmp_path / "token").touch()
+    for folder, imported in ((tmp_path / "absent", ["False", "False"]), (tmp_path, ["False", "True"])):
         command = [sys.executable, "-c", script, str(folder)]
-        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == is_imported
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == imported
+
+
+def test_an_access_that_is_gone_at_the_first_event_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "token").touch()
+    poster = open_poster({"KUBERNETES_SERVICE_HOST": "127.0.0.1"}, "node-1", "vfio-manager", str(tmp_path))
+    (tmp_path / "token").unlink()
+    poster.post(event_reason("DeviceGone"), GONE)
+    wait_until(lambda: poster.dropped == 1)
+    assert "no Kubernetes Events will be posted: not in a pod with a service account" in caplog.text
+    poster.post(event_reason("DeviceGone"), GONE)
+    poster.close(DEADLINE_S)
+    assert poster.dropped == 1
 
 
 def test_a_pod_with_access_posts_to_its_api_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -415,7 +428,7 @@ def test_the_server_takes_no_event_with_a_time_and_without_what_that_needs(
 ) -> None:
     """kubernetes, pkg/apis/core/validation/events.go."""
     kube = Kube(ApiAccess(api.url, token=api.token))
-    poster = EventPoster(kube, "node-1", "vfio-manager", clock=clock)
+    poster = EventPoster(lambda: kube, "node-1", "vfio-manager", clock=clock)
     poster.post(event_reason("DeviceGone"), GONE)
     until_posted(api, "DeviceGone")
     poster.close(DEADLINE_S)

@@ -13,6 +13,7 @@ from nodelib.nvidia import (
     is_assignable_kind,
     kind_of,
     model_of,
+    nvlink_fabric,
     nvswitches,
 )
 from nodelib.pci import PciDevice
@@ -152,3 +153,30 @@ def test_gpus_and_switches_are_picked_in_order_without_their_companions() -> Non
 )
 def test_people_are_told_the_model_in_a_word_or_two(name: str | None, model: str) -> None:
     assert model_of(gpu("01", 1, name=name)) == model
+
+
+@pytest.mark.parametrize(
+    ("name", "is_on_a_board"),
+    [
+        ("GH100 [H100 SXM5 80GB]", True),
+        ("GH100 [H200 SXM 141GB]", True),
+        ("GA100 [A100-SXM-64GB]", True),
+        ("GB100 [B200]", True),
+        ("GB100 [HGX GB200]", True),
+        ("GB110 [B300 SXM6 AC]", True),
+        ("GB110 [GB300-252]", True),
+        ("GH100 [H100 PCIe]", False),
+        ("GH100 [H200 NVL]", False),
+        ("AD102GL [L40S]", False),
+        (None, False),
+    ],
+)
+def test_a_board_with_nvlink_shows_by_the_models_name(name: str | None, is_on_a_board: bool) -> None:
+    device = gpu("3b", 65, device=0x1234, name=name)
+    assert nvlink_fabric(device, has_switches=False) == (0x1234 if is_on_a_board else None)
+
+
+def test_where_the_node_has_switches_gpus_of_one_model_are_on_one_fabric() -> None:
+    assert nvlink_fabric(gpu("3b", 65, name="GH100 [H800]"), has_switches=True) == 0x2335
+    assert nvlink_fabric(nvswitch("07", 70), has_switches=True) is None
+    assert nvlink_fabric(audio("3b.1", 65), has_switches=True) is None

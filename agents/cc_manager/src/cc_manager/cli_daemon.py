@@ -65,7 +65,7 @@ def run(ctx: click.Context, /, node: Node, daemon: DaemonSettings, settings: Set
     settings = replace(settings, default_mode=told["default_mode"], ready_file=told["ready_file"])
     cluster: ClusterSettings = told["cluster"]
     name, kubeconfig = told["node_name"], told["kubeconfig"]
-    with contextlib.closing(EventPoster(open_kube(kubeconfig), name, "cc-manager")) as events:
+    with contextlib.closing(EventPoster(lambda: open_kube(kubeconfig), name, "cc-manager")) as events:
         outside = Cluster(open_kube(kubeconfig), name, _pod_resources(node), events.post)
         assemble(make_setter(ctx, node, settings, wakeups), outside, cluster).run(daemon)
 

@@ -1,7 +1,7 @@
 """What this node has to advertise: the contract's devices by resource, and those that a CDI rule holds back."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from nodelib.names import ResourceName
 from nodelib.problem import Problem
@@ -57,27 +57,6 @@ def _unresolved(device: AssignableDevice, nodes: Mapping[str, tuple[str, ...]]) 
             ),
         )
     return ()
-
-
-@dataclass(frozen=True, slots=True)
-class HealthChange:
-    """A device whose health, or the reason for it, is not what it was."""
-
-    device: AssignableDevice
-
-    def __str__(self) -> str:
-        if self.device.is_healthy:
-            return f"{label(self.device)} is healthy again"
-        reasons = "; ".join(str(problem) for problem in self.device.problems)
-        return f"{label(self.device)} is unhealthy: {reasons}"
-
-
-def health_changes(before: Iterable[AssignableDevice], after: Iterable[AssignableDevice]) -> tuple[HealthChange, ...]:
-    """What changed from one look to the next; a device that is new and healthy is none."""
-    known = {(device.resource, device.id): device.problems for device in before}
-    return tuple(
-        HealthChange(device) for device in after if device.problems != known.get((device.resource, device.id), ())
-    )
 
 
 def label(device: AssignableDevice) -> str:

@@ -1,7 +1,6 @@
-"""The kubelet as we see it: which one is there, and becoming known to it."""
+"""Becoming known to the kubelet."""
 
 import logging
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -25,15 +24,6 @@ RETRY = Backoff(first_s=0.05, longest_s=30.0)
 """Quick at first: between making its socket and listening on it the kubelet refuses connections."""
 CHANNEL_OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 """Else grpc lets a new channel wait for the end of an earlier one's back-off to the same address."""
-
-
-def find_kubelet(kubelet_socket: Path) -> KubeletId | None:
-    """Who made the socket that is there now; None without one."""
-    try:
-        found = kubelet_socket.stat()
-    except OSError:
-        return None
-    return KubeletId(found.st_dev, found.st_ino, found.st_mtime_ns) if stat.S_ISSOCK(found.st_mode) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,25 +3,27 @@
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from device_plugin.allocate import HeldPolicy
+from device_plugin.allocate import AllocatePolicy, tell_nobody
 from device_plugin.apply import Servers
+from device_plugin.changes import HealthChange, events_of, health_changes
 from device_plugin.endpoint import why_blocked
-from device_plugin.inventory import Devices, by_resource, health_changes, summary
-from device_plugin.kubelet import find_kubelet
+from device_plugin.inventory import Devices, by_resource, summary
+from device_plugin.kubelet_socket import find_kubelet
 from device_plugin.plan import KubeletId, Registration, plan
 from device_plugin.server import ResourceServer
 from device_plugin.settings import CdiMode, Settings
 from device_plugin.specs import Specs
 from device_plugin.tally import PREFIX, Tally
-from device_plugin.watch import FolderWatch
+from device_plugin.watch import UEVENT_SUBSYSTEMS, FolderWatch
 from nodelib.daemon import Backoff, Daemon, RoundResult
 from nodelib.errors import NodeError
+from nodelib.event_reasons import EventReason
 from nodelib.inventory import Inventory
-from nodelib.metrics import Metric
+from nodelib.metrics import Histogram, Metric
 from nodelib.names import ResourceName
 from nodelib.node import Node
 from nodelib.running import run_until_stopped
@@ -34,7 +36,6 @@ from nodelib.wakeups import Wakeups
 
 log = logging.getLogger(__name__)
 
-UEVENT_SUBSYSTEMS = ("pci", "vfio", "vfio-dev", "iommu")
 RETRY = Backoff(first_s=0.5, longest_s=0.8)
 """A second instance takes over within a second of the first's end, even if that was killed and left its socket."""
 DEFAULT_DAEMON = DaemonSettings(interval_s=30.0, listen="")
@@ -54,8 +55,16 @@ class Look:
 class Plugin:
     """Advertises a node's devices while it runs; one round at a time, in whatever thread calls."""
 
-    def __init__(self, node: Node, settings: Settings | None = None, wakeups: Wakeups | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        settings: Settings | None = None,
+        wakeups: Wakeups | None = None,
+        tell: Callable[[EventReason, str], None] = tell_nobody,
+    ) -> None:
+        """*tell* is given what an administrator must know; it must not wait."""
         self._node = node
+        self._tell = tell
         self._settings = settings or Settings()
         self._wakeups = wakeups or Wakeups()
         self._kubelet_socket = node.host.resolve(self._settings.kubelet_socket)
@@ -96,8 +105,7 @@ class Plugin:
         """One look at everything, and whatever has to follow from it. Ready when each resource is listened to."""
         self._watch.refresh()
         before, self._look = self._look, self._look_at_node()
-        for change in health_changes(_all(before.desired), _all(self._look.desired)):
-            log.log(logging.INFO if change.device.is_healthy else logging.WARNING, "%s", change)
+        self._tell_changes(health_changes(_all(before.desired), _all(self._look.desired)))
         kubelet = self._find_kubelet()
         blocked = self._blocked()
         failures = self._carry_out(kubelet, blocked)
@@ -107,7 +115,7 @@ class Plugin:
         """Stop serving and remove our sockets. Capacity stays with the kubelet: a restart is no loss of devices."""
         self._servers.close()
 
-    def metrics(self) -> Iterable[Metric]:
+    def metrics(self) -> Iterable[Metric | Histogram]:
         return self._tally.metrics(self._look.desired)
 
     # --- looking
@@ -144,7 +152,14 @@ class Plugin:
 
     def _make_server(self, resource: ResourceName) -> ResourceServer:
         settings = self._settings
-        policy = HeldPolicy(lambda device: is_held(self._node.sysfs, device), settings.busy_wait_s, settings.when_held)
+        policy = AllocatePolicy(
+            lambda device: is_held(self._node.sysfs, device),
+            settings.busy_wait_s,
+            settings.when_held,
+            settings.strategy,
+            settings.pass_addresses,
+            self._tell,
+        )
         return ResourceServer(
             resource,
             self._kubelet_socket,
@@ -166,6 +181,12 @@ class Plugin:
         return failures
 
     # --- telling
+
+    def _tell_changes(self, changes: Sequence[HealthChange]) -> None:
+        for change in changes:
+            log.log(logging.INFO if change.device.is_healthy else logging.WARNING, "%s", change)
+        for reason, text in events_of(changes):
+            self._tell(reason, text)
 
     def _result(self, kubelet: KubeletId | None, failures: Mapping[ResourceName, str]) -> RoundResult:
         look = self._look

@@ -1,9 +1,12 @@
-"""What `list` shows: each device as it would be advertised, and each GPU that is left out, with the reason."""
+"""What the verbs show: each device as it would be advertised, each GPU that is left out, and what would be done."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from device_plugin.inventory import Devices
+from device_plugin.inventory import Devices, summary
+from device_plugin.outside import Planned
 from nodelib.inventory import DeviceFault, Inventory
+from nodelib.names import ResourceName
 from nodelib.nvidia import model_of
 from nodelib.output import Report, grouped
 from nodelib.pci import PciDevice
@@ -45,6 +48,47 @@ def for_people(devices: Devices, inventory: Inventory) -> Report:
     return Report(rows, columns, tuple(notes), empty="no NVIDIA GPU or NVSwitch on this node")
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Who is there for the devices now."""
+
+    served: Mapping[ResourceName, bool]
+    """Whether a plugin answers for each resource."""
+    kubelet_socket: str
+    is_there: bool
+    """Whether the kubelet listens there."""
+
+
+def status_for_programs(devices: Devices, inventory: Inventory, life: Life) -> Report:
+    """The rows of `list`, each with whether its resource is `served`."""
+    served = {str(resource): is_served for resource, is_served in life.served.items()}
+    listed = for_programs(devices, inventory)
+    return replace(listed, rows=tuple({**row, "served": served.get(str(row["resource"]))} for row in listed.rows))
+
+
+def status_for_people(devices: Devices, inventory: Inventory, life: Life) -> Report:
+    """The table of `list`, and below it who is there."""
+    listed = for_people(devices, inventory)
+    notes = [
+        f"{resource}: {summary(tuple(d for d in devices if d.resource == resource))}; "
+        + ("a plugin serves it" if is_served else "no plugin serves it: start `device-plugin run`, or look at its log")
+        for resource, is_served in life.served.items()
+    ]
+    there = "listens" if life.is_there else "does not listen"
+    return replace(listed, notes=(*notes, f"the kubelet {there} on {life.kubelet_socket}", *listed.notes))
+
+
+def plan(planned: Planned) -> Report:
+    """The steps in order, and what would be waited for."""
+    rows: list[Row] = [{"action": str(step), "waits_for": None, "reason": None} for step in planned.steps]
+    rows += [
+        {"action": f"wait because of {about}", "waits_for": about, "reason": reason}
+        for about, reason in planned.waiting
+    ]
+    notes = tuple(f"{about}: {reason}" for about, reason in planned.waiting)
+    return Report(tuple(rows), {"action": "ACTION"}, notes, empty="nothing to do: there is no device to advertise")
+
+
 def _advertised(device: AssignableDevice) -> Row:
     return {
         "id": device.id,
@@ -54,6 +98,7 @@ def _advertised(device: AssignableDevice) -> Row:
         "models": [model_of(function) for function in device.functions],
         "nodes": list(device.allocate_nodes),
         "numa_node": device.numa_node,
+        "pcie_root": device.pcie_root,
         "health": "healthy" if device.is_healthy else "unhealthy",
         "in_use": device.in_use,
         **_reasons(device.problems),
@@ -69,6 +114,7 @@ def _left_out(device: PciDevice, problem: Problem) -> Row:
         "models": [model_of(device)],
         "nodes": [],
         "numa_node": device.numa_node,
+        "pcie_root": device.pcie_root,
         "health": None,
         "in_use": None,
         **_reasons([problem]),
@@ -85,6 +131,7 @@ def _unreadable(fault: DeviceFault) -> Row:
         "models": [],
         "nodes": [],
         "numa_node": None,
+        "pcie_root": None,
         "health": None,
         "in_use": None,
         **_reasons([Problem("unreadable", fault.reason, f"look at /sys/bus/pci/devices/{fault.address}")]),

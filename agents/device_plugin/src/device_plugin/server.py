@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 
-from device_plugin.allocate import HeldPolicy
+from device_plugin.allocate import AllocatePolicy
 from device_plugin.endpoint import endpoint_path, move_into_place, temporary_path
 from device_plugin.inventory import Devices
 from device_plugin.kubelet import CHANNEL_OPTIONS, Registering, Request
@@ -36,7 +36,7 @@ class ResourceServer:
         self,
         resource: ResourceName,
         kubelet_socket: Path,
-        policy: HeldPolicy,
+        policy: AllocatePolicy,
         tally: Tally,
         wake: Callable[[str], None],
         *,

@@ -7,17 +7,11 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
-from device_plugin.allocate import (
-    PERMISSIONS,
-    DeviceUnavailable,
-    HeldPolicy,
-    InvalidRequest,
-    choose,
-    nodes_of,
-    prefer,
-)
+from device_plugin.allocate import PERMISSIONS, AllocatePolicy, DeviceUnavailable, Given, InvalidRequest, choose, give
+from device_plugin.event_reasons import STILL_IN_USE
 from device_plugin.inventory import Devices, label
 from device_plugin.latest import Latest
+from device_plugin.preference import prefer
 from device_plugin.settings import WhenHeld
 from device_plugin.streams import MAX_STREAMS, Streams
 from device_plugin.tally import Tally
@@ -35,7 +29,7 @@ class PluginService(DevicePluginServicer):
     """Serves one resource; every call works on one immutable list of devices."""
 
     def __init__(
-        self, resource: ResourceName, offer: Latest[Devices], streams: Streams, policy: HeldPolicy, tally: Tally
+        self, resource: ResourceName, offer: Latest[Devices], streams: Streams, policy: AllocatePolicy, tally: Tally
     ) -> None:
         self._resource = resource
         self._offer = offer
@@ -105,7 +99,9 @@ class PluginService(DevicePluginServicer):
             invalid = isinstance(refusal, InvalidRequest)
             context.abort(grpc.StatusCode.INVALID_ARGUMENT if invalid else grpc.StatusCode.UNAVAILABLE, str(refusal))
         self._tally.allocated(self._resource, "held" if held else "allocated", time.monotonic() - begin)
-        return api.AllocateResponse(container_responses=[container_answer(devices) for devices in containers])
+        return api.AllocateResponse(
+            container_responses=[_answer(give(devices, self._policy)) for devices in containers]
+        )
 
     def PreStartContainer(  # noqa: N802 - the contract's name
         self,
@@ -128,7 +124,9 @@ class PluginService(DevicePluginServicer):
         if held and self._policy.when_held is WhenHeld.FAIL:
             raise DeviceUnavailable(f"device {label(held[0])} is still in use by a virtual machine")
         for device in held:
-            log.warning("allocated %s although a virtual machine still has it open", label(device))
+            message = f"allocated {label(device)} although a virtual machine still has it open"
+            log.warning("%s", message)
+            self._policy.tell(STILL_IN_USE, message)
         return held
 
     def _held(self, devices: Devices) -> Devices:
@@ -147,10 +145,9 @@ def _listed(device: AssignableDevice) -> api.Device:
     return api.Device(ID=device.id, health=health, topology=api.TopologyInfo(nodes=[api.NUMANode(ID=device.numa_node)]))
 
 
-def container_answer(devices: Devices) -> api.ContainerAllocateResponse:
-    """What one container gets."""
+def _answer(given: Given) -> api.ContainerAllocateResponse:
     return api.ContainerAllocateResponse(
-        devices=[
-            api.DeviceSpec(container_path=node, host_path=node, permissions=PERMISSIONS) for node in nodes_of(devices)
-        ]
+        devices=[api.DeviceSpec(container_path=node, host_path=node, permissions=PERMISSIONS) for node in given.nodes],
+        cdi_devices=[api.CDIDevice(name=name) for name in given.cdi_names],
+        envs=given.environment,
     )

@@ -1,6 +1,7 @@
 """What device-plugin was told to do, checked."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -32,6 +33,13 @@ class WhenHeld(Enum):
     FAIL = "fail"  # an error, which ends the pod
 
 
+class DeviceListStrategy(Enum):
+    """How the container runtime is told of the devices."""
+
+    DEVICE_SPECS = "device-specs"  # their nodes
+    CDI_CRI = "cdi-cri"  # their nodes and their CDI names, in the field that Kubernetes 1.31 and later pass on
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What is advertised under which names, and how patiently it is given away."""
@@ -44,6 +52,9 @@ class Settings:
     busy_wait_s: float = BUSY_WAIT_S
     when_held: WhenHeld = WhenHeld.ALLOW
     stream_wait_s: float = STREAM_WAIT_S
+    strategy: DeviceListStrategy = DeviceListStrategy.DEVICE_SPECS
+    pass_addresses: bool = False
+    """Tell containers the PCI addresses of their devices, as KubeVirt wants to know them."""
 
     def __post_init__(self) -> None:
         if not self.kubelet_socket.startswith("/") or self.kubelet_socket.endswith("/"):
@@ -51,6 +62,26 @@ class Settings:
                 f"--kubelet-socket {self.kubelet_socket!r} must be a path of the host from its root, "
                 f"as {KUBELET_SOCKET} is"
             )
+        if self.strategy is DeviceListStrategy.CDI_CRI and self.cdi is CdiMode.OFF:
+            raise InvalidValue(
+                "--device-list-strategy cdi-cri gives out CDI names, which with --cdi off nobody makes sure of: "
+                "use --cdi write or require"
+            )
         for flag, seconds in (("--health-interval", self.health_interval_s), ("--busy-wait", self.busy_wait_s)):
             if not math.isfinite(seconds):  # a range check alone lets `nan` through
                 raise InvalidValue(f"{flag} {seconds} is not a number of seconds")
+
+
+_OF_OTHER_PLUGINS = ("ENABLE_GFD", "GFD_IMAGE", "POD_NAMESPACE", "POD_SERVICE_ACCOUNT")
+"""Variables that manifests of existing device plugins set; all are about starting GPU Feature Discovery."""
+
+
+def variables_without_meaning(environment: Mapping[str, str]) -> str:
+    """What to say of *environment*, that of an existing manifest; nothing if nobody can expect anything of it."""
+    ignored = [name for name in _OF_OTHER_PLUGINS if environment.get(name)]
+    if environment.get("ENABLE_GFD", "").strip().lower() in ("1", "t", "true", "yes", "on"):
+        return (
+            f"ENABLE_GFD={environment['ENABLE_GFD']} has no effect: this device plugin does not start GPU Feature "
+            "Discovery; deploy it by itself if its labels are wanted"
+        )
+    return f"set, and without meaning for this device plugin: {', '.join(ignored)}" if ignored else ""

@@ -42,6 +42,13 @@ class Specs:
             case _:
                 assert_never(self._mode)
 
+    def plan(self, devices: Devices) -> spec_plan.SpecPlan:
+        """What would be done to the files that we keep ourselves. Raises NodeError for a folder that cannot be read."""
+        if self._mode is not CdiMode.WRITE:
+            return spec_plan.SpecPlan(())
+        folder = self._host.resolve(DYNAMIC_FOLDER)
+        return spec_plan.plan_specs(folder, specs_for(devices), self._reader.read(folder))
+
     def resolve(self) -> Resolution:
         """What the names resolve to; of folders that cannot be read that is nothing, with the reason."""
         try:
@@ -52,8 +59,7 @@ class Specs:
     def _write(self, devices: Devices) -> tuple[str, ...]:
         """Make the files those of *devices*; what stands in the way is told, not raised."""
         try:
-            folder = self._host.resolve(DYNAMIC_FOLDER)
-            planned = spec_plan.plan_specs(folder, specs_for(devices), self._reader.read(folder))
+            planned = self.plan(devices)
             carry_out(planned.steps, spec_folder.apply, stopped=self._stopped)
         except NodeError as error:
             return (str(error),)

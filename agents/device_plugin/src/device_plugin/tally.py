@@ -1,14 +1,18 @@
 """What is counted while serving, and the metrics that it becomes together with the devices of the last round."""
 
+import math
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from device_plugin.inventory import Devices
-from nodelib.metrics import Metric, MetricType, counter
+from nodelib.metrics import Histogram, Metric, MetricType, counter
 from nodelib.names import ResourceName
 
 PREFIX = "device_plugin"
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, math.inf)
+"""Of the time that Allocate takes: milliseconds by itself, seconds where it waits for a device."""
 
 
 class Tally:
@@ -17,7 +21,8 @@ class Tally:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._allocations: Counter[tuple[str, ...]] = Counter()
-        self._seconds: Counter[tuple[str, ...]] = Counter()
+        self._durations = dict.fromkeys(BUCKETS_S, 0)
+        self._duration_s = 0.0
         self._registrations: Counter[tuple[str, ...]] = Counter()
         self._kubelet_restarts = 0
 
@@ -25,8 +30,8 @@ class Tally:
         """One Allocate was answered: `allocated`, `held` (in use, given away all the same) or `refused`."""
         with self._lock:
             self._allocations[str(resource), result] += 1
-            # Counter is typed for whole numbers alone; it adds any.
-            self._seconds[(str(resource),)] += duration_s  # type: ignore[assignment]
+            self._durations[BUCKETS_S[bisect_left(BUCKETS_S, duration_s)]] += 1
+            self._duration_s += duration_s
 
     def registered(self, resource: ResourceName, result: str) -> None:
         """The kubelet has answered a registration: `accepted` or `failed`."""
@@ -37,13 +42,18 @@ class Tally:
         with self._lock:
             self._kubelet_restarts += 1
 
-    def metrics(self, desired: Mapping[ResourceName, Devices]) -> Iterable[Metric]:
+    def metrics(self, desired: Mapping[ResourceName, Devices]) -> Iterable[Metric | Histogram]:
         """Everything counted so far, and *desired* by health and use."""
         with self._lock:
             return (
                 *_device_metrics(desired),
                 _counted("allocations", "Allocate calls by result.", self._allocations, "resource", "result"),
-                _counted("allocation_seconds", "Time spent in Allocate.", self._seconds, "resource"),
+                Histogram(
+                    f"{PREFIX}_allocation_seconds",
+                    "Time that Allocate took, the wait for devices in use included.",
+                    dict(self._durations),
+                    self._duration_s,
+                ),
                 _counted("registrations", "Registrations by result.", self._registrations, "resource", "result"),
                 counter(f"{PREFIX}_kubelet_restarts", "Restarts of the kubelet seen.", self._kubelet_restarts),
             )

@@ -1,4 +1,4 @@
-"""Wake-ups from the folders that concern us, those included that appear only while we run."""
+"""What wakes us: which of the kernel's events, and folders, those included that appear only while we run."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -8,6 +8,9 @@ from typing import Self
 
 from nodelib.folders import watched_folders
 from nodelib.wakeups import Wakeups
+
+UEVENT_SUBSYSTEMS = ("pci", "vfio", "vfio-dev", "iommu")
+"""What the kernel has to say about devices, their drivers and their VFIO nodes."""
 
 _Seen = dict[Path, tuple[int, int] | None]
 

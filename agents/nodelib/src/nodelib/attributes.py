@@ -15,6 +15,7 @@ _DIGITS = 20
 _SHOWN = 40
 """How much of a page of garbage a message shows."""
 _HEX = re.compile(r"(0x)?[0-9a-f]{1,6}")
+_ROOT_BUS = re.compile(r"/devices(?:/[^/]+)*?/(pci[0-9a-f]{4,8}:[0-9a-f]{2})/")
 
 
 def read_text(path: str) -> str:
@@ -75,6 +76,18 @@ def linked_address(path: str, faults: list[str]) -> PciAddress | None:
     if address is None:
         faults.append(f"physfn links to {name!r}, which is no PCI address")
     return address
+
+
+def pcie_root(folder: str) -> str | None:
+    """The root bus (`pci0000:15`) in the place that the device folder links to; None where it is no such link.
+
+    Named by Linux, drivers/pci/probe.c, pci_register_host_bridge.
+    """
+    try:
+        place = os.readlink(folder)  # noqa: PTH115 - text, in the hot path
+    except OSError:
+        return None
+    return found[1] if (found := _ROOT_BUS.search(place)) else None
 
 
 def address_or_none(text: str) -> PciAddress | None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nodelib.errors import NotSupported
+from nodelib.errors import NodeError
 from nodelib.event_reasons import EventReason
 
 if TYPE_CHECKING:  # urllib3 (14 MiB), which is imported only where there is an API server to talk to
@@ -50,21 +50,22 @@ class _Event:
 
 
 class EventPoster:
-    """Posts Events on the Node *node_name* as *component*; with no *kube* every call does nothing.
+    """Posts Events on the Node *node_name* as *component*; without *open_kube* every call does nothing.
 
-    `post` only puts into a queue, so no round of an agent waits for the API server. The poster closes *kube*.
+    `post` only puts into a queue, so no round of an agent waits for the API server. The way to the API server is opened
+    for the first Event, as it costs 14 MiB and a node on which all is well has nothing to tell; the poster closes it.
     """
 
     def __init__(
         self,
-        kube: "Kube | None",
+        open_kube: "Callable[[], Kube] | None",
         node_name: str,
         component: str,
         *,
         clock: Callable[[], float] = time.monotonic,
         first_retry_s: float = _FIRST_RETRY_S,
     ) -> None:
-        self._kube = kube
+        self._open_kube = open_kube
         self._node_name = node_name
         self._component = component
         self._clock = clock
@@ -73,7 +74,7 @@ class EventPoster:
         self._waiting: deque[_Event] = deque()
         self._posted_at: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._thread: threading.Thread | None = None
-        self._is_over = kube is None
+        self._is_over = open_kube is None
         self._is_away = False
         self._dropped = 0
 
@@ -103,8 +104,6 @@ class EventPoster:
             self._changed.notify_all()
             thread = self._thread
         if thread is None:
-            if self._kube is not None:
-                self._kube.close()
             return
         thread.join(timeout_s)
         with self._changed:
@@ -142,13 +141,19 @@ class EventPoster:
     # --- in the thread
 
     def _run(self) -> None:
-        if self._kube is None:
+        if self._open_kube is None:
             return
         try:
+            kube = self._open_kube()
+        except NodeError as error:
+            log.warning("no Kubernetes Events will be posted: %s", error)
+            with self._changed:
+                self._is_over = True
+                self._lose_all()
+            return
+        with contextlib.closing(kube):
             while (event := self._next()) is not None:
-                self._deliver(self._kube, event)
-        finally:
-            self._kube.close()
+                self._deliver(kube, event)
 
     def _next(self) -> _Event | None:
         """The Event to post now; None when it is all over."""
@@ -224,15 +229,16 @@ def open_poster(
     Nothing is asked of the API server here.
     """
     reason = "the node's name is not known (NODE_NAME)" if not node_name else _no_access(environment, folder)
-    if reason is None:
+    if reason is not None:
+        log.info("no Kubernetes Events will be posted: %s", reason)
+        return EventPoster(None, node_name, component)
+
+    def open_kube() -> "Kube":
         from nodelib.kube import Kube, in_cluster_access
 
-        try:
-            return EventPoster(Kube(in_cluster_access(environment, folder)), node_name, component)
-        except NotSupported as error:
-            reason = str(error)
-    log.info("no Kubernetes Events will be posted: %s", reason)
-    return EventPoster(None, node_name, component)
+        return Kube(in_cluster_access(environment, folder))
+
+    return EventPoster(open_kube, node_name, component)
 
 
 def _no_access(environment: Mapping[str, str], folder: str) -> str | None:

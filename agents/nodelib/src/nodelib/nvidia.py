@@ -3,11 +3,15 @@
 Classes and id ranges: NVIDIA's open GPU administration tools, release v2025.10.20.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 from nodelib.pci import PciDevice
+
+_ON_A_BOARD = re.compile(r"\bSXM|\bHGX\b|\bG?B[23]00\b")
+"""Models that are sold only on boards with NVLink between them, by their names in the PCI id database."""
 
 VENDOR_NVIDIA = 0x10DE
 CLASS_VGA = 0x030000
@@ -112,3 +116,15 @@ def model_of(device: PciDevice) -> str:
     name = device.name or f"unknown {device.device:04x}"
     marketing = name.partition("[")[2].partition("]")[0]
     return marketing or name
+
+
+def nvlink_fabric(device: PciDevice, *, has_switches: bool) -> int | None:
+    """A number that GPUs on one NVLink fabric share: their model's PCI device id; None for what is on none.
+
+    A node has one such board, and a card of another model beside it is not on it. The board shows by its NVSwitches
+    (*has_switches*) or, where those are no PCI functions of the host (Blackwell), by the model's name. What is really
+    connected with what only the GPU's own driver could tell.
+    """
+    if kind_of(device) is not Kind.GPU:
+        return None
+    return device.device if has_switches or _ON_A_BOARD.search(device.name or "") else None

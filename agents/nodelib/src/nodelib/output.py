@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import click
 
 Record = Mapping[str, object]
-_PLACES = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]|IOMMU group \d+")
+_PLACES = re.compile(
+    r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]|IOMMU group \d+|/dev/vfio/(?:devices/vfio)?\d+|(?<=[\w-])=\d+\b"
+)
 _NARROWEST = 12
 """A column is never cut below this width."""
 _ELASTIC = frozenset(("model", "nodes", "further_names", "found"))
@@ -52,8 +54,8 @@ def echo(report: Report, output: str) -> None:
 def grouped(reasons: Iterable[tuple[object, str]]) -> tuple[str, ...]:
     """One note for all devices that have the same reason: eight GPUs asleep are one thing to know, not eight.
 
-    *reasons* are names (addresses, ids) and texts; texts that differ only in the addresses and IOMMU groups that they
-    speak of are the same reason, and the first stands for all.
+    *reasons* are names (addresses, ids) and texts; texts that differ only in the addresses, IOMMU groups, VFIO nodes
+    and CDI names that they speak of are the same reason, and the first stands for all.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
     for name, text in reasons:

@@ -70,6 +70,8 @@ class PciDevice:
     driver_override: str | None = None
     """None also where it was not asked for."""
     iommu_group: int | None = None
+    pcie_root: str | None = None
+    """The root bus that it sits below, as sysfs names it (`pci0000:15`): what shares one is near each other."""
     numa_node: int | None = None
     """None where the kernel gives no hint (-1, or no attribute at all)."""
     enable: int | None = 0

@@ -92,6 +92,7 @@ class Sysfs:
             name=pciids.device_name(device) if vendor == VENDOR_NVIDIA else None,
             driver=attributes.link_name(f"{folder}/driver"),
             iommu_group=attributes.group_number(f"{folder}/iommu_group", faults),
+            pcie_root=attributes.pcie_root(folder),
             numa_node=optional("numa_node", attributes.parse_numa_node, None),
             enable=optional("enable", attributes.parse_count, None),
             has_vfio_dev=has_vfio_dev,

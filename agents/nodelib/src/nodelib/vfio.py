@@ -13,7 +13,7 @@ from nodelib import health
 from nodelib.inventory import Inventory, is_in_use
 from nodelib.iommu import IommuGroup, viability_problems
 from nodelib.names import NVIDIA_DOMAIN, ResourceName, model_alias
-from nodelib.nvidia import Kind, is_assignable_kind, kind_of
+from nodelib.nvidia import Kind, is_assignable_kind, kind_of, nvlink_fabric
 from nodelib.pci import PciAddress, PciDevice
 from nodelib.problem import Problem
 
@@ -56,6 +56,10 @@ class AssignableDevice:
     allocate_nodes: tuple[str, ...]
     """Host paths that Allocate answers with."""
     numa_node: int | None
+    pcie_root: str | None
+    """The root bus of its first function, as sysfs names it (`pci0000:15`); None where that is not to be seen."""
+    fabric: int | None
+    """GPUs with the same number are connected by NVLink, as far as PCI can tell; None: by PCIe alone."""
     in_use: bool
     problems: tuple[Problem, ...]
     """Why it is not healthy; empty if it is."""
@@ -138,6 +142,8 @@ def _device_of_group(
         spec_nodes=cdev_nodes if cdevs else (group_node,),
         allocate_nodes=cdev_nodes if cdevs else (VFIO_CONTAINER_NODE, group_node),
         numa_node=next((f.numa_node for f in functions if f.numa_node is not None), None),
+        pcie_root=functions[0].pcie_root,
+        fabric=nvlink_fabric(functions[0], has_switches=bool(inventory.nvswitches)),
         in_use=is_in_use(inventory, functions[0]),
         problems=(
             *viability_problems(group, inventory.by_address),
@@ -208,6 +214,8 @@ def _absent_devices(inventory: Inventory, naming: Naming, here: Collection[str])
             spec_nodes=(),
             allocate_nodes=(),
             numa_node=next((f.numa_node for f in functions if f.numa_node is not None), None),
+            pcie_root=functions[0].pcie_root,
+            fabric=None,
             in_use=False,
             problems=tuple(health.gone(function) for function in functions),
         )
