@@ -1,11 +1,12 @@
 """The process ends after any step of a change; a fresh start brings the node to its mode and its labels to the truth.
 
-A crash is an exception that nothing of ours catches, raised before or after each patch of the node, each knob that is
-written, each reset, and each reading of a mode. From then on every such step of every thread raises it.
+A crash is an exception that nothing of ours catches, raised before or after each patch of the node, each eviction, each
+knob that is written, each reset, and each reading of a mode. From then on every such step of every thread raises it.
 """
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from cc_manager import labels
 from cc_manager.access import Access
 from cc_manager.assemble import Cluster, assemble
 from cc_manager.setter import ModeSetter
+from cc_manager.settings import WhenBusy
 from nodelib.kube import MERGE_PATCH, ApiAccess, Json, Kube
 from nodelib.node import Node
 from nodelib.pci import PciAddress
@@ -29,8 +31,23 @@ from tests.cc_manager.simulated import (
     CcNode,
     Crash,
 )
+from tests.cc_manager.workloads import add_operands, operand_labels
 
 WRITE_KNOB = 0x0D
+EVICT = replace(QUICK, when_busy=WhenBusy.EVICT)
+OPERANDS = ("vfio-manager", "kata-sandbox-device-plugin")
+MODES = ("off", "on", "devtools", "ppcie")
+KINDS = {
+    "before a patch",
+    "after a patch",
+    "before an eviction",
+    "after an eviction",
+    "before a knob",
+    "after a knob",
+    "before the reset",
+    "after the reset",
+    "before the mode",
+}
 
 
 class CrashPoint:
@@ -56,6 +73,12 @@ class CrashingKube(Kube):
         self._point.step("before a patch")
         answer = super().patch(path, body, content_type)
         self._point.step("after a patch")
+        return answer
+
+    def post(self, path: str, body: object, timeout_s: float = 30.0) -> Json:
+        self._point.step("before an eviction")
+        answer = super().post(path, body, timeout_s)
+        self._point.step("after an eviction")
         return answer
 
 
@@ -96,8 +119,8 @@ def run_into(node: CcNode, sysfs: CrashingSysfs, point: CrashPoint) -> bool:
     sysfs.point = point
     crashing = Node(node.node.host, sysfs, node.node.events)
     kube = CrashingKube(ApiAccess(node.api.url, token=node.api.token), point)
-    access = Access(crashing, node.map_words, node.time.clock)
-    manager = assemble(ModeSetter(crashing, access, QUICK), Cluster(kube, NODE_NAME), clock=node.time.clock)
+    setter = ModeSetter(crashing, Access(crashing, node.map_words, node.time.clock), EVICT)
+    manager = assemble(setter, Cluster(kube, NODE_NAME, node.pods), clock=node.time.clock)
     node.on_access[:] = [at_registers(node, point)]
     try:
         manager.round()
@@ -109,41 +132,48 @@ def run_into(node: CcNode, sysfs: CrashingSysfs, point: CrashPoint) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    ("before", "mode", "gpus", "wanted"),
-    [("off", "on", 2, "on"), ("on", "off", 1, "off"), ("on", "devtools", 1, "on"), ("devtools", "ppcie", 1, "ppcie")],
-)
-def test_field_18_after_a_crash_at_any_step_a_fresh_start_ends_in_the_right_mode_with_the_right_labels(
-    tmp_path: Path, before: str, mode: str, gpus: int, wanted: str
+def crash_everywhere(node: CcNode, before: str, mode: str, wanted: str) -> list[str]:
+    """Crash at every step of the change from *before* to *mode*, start afresh with the label *wanted*; the steps."""
+    add_operands(node, *OPERANDS)
+    reached: list[str] = []
+    gpu = node.addresses[-1]
+    sysfs = CrashingSysfs(node.kernel.host, node.kernel.writer(), SlowReader(10.0))
+    for number in itertools.count(1):
+        node.want(before)
+        node.put_into(before)
+        assert node.manager(EVICT).round().ready
+        node.pods.admit("vm", gpu)
+        node.pods.start_vm("vm", gpu)
+        node.want(mode)
+        point = CrashPoint(number)
+        if not run_into(node, sysfs, point):
+            break
+        reached.append(point.reached)
+        node.refuse_untrue_labels(node.api.state)
+        node.want(wanted)
+        assert node.manager(EVICT).round().ready, f"after a crash {point.reached}"
+        node.assert_all_in(wanted)
+        node.assert_says(wanted)
+        assert operand_labels(node) == dict.fromkeys(OPERANDS, "true"), f"after a crash {point.reached}"
+        node.pods.delete_all()
+    node.assert_all_in(mode)
+    assert operand_labels(node) == dict.fromkeys(OPERANDS, "true")
+    sysfs.close()
+    return reached
+
+
+@pytest.mark.parametrize(("before", "mode"), list(itertools.permutations(MODES, 2)))
+def test_field_16_and_18_after_a_crash_at_any_step_a_fresh_start_ends_in_the_right_mode_with_nobody_left_paused(
+    tmp_path: Path, before: str, mode: str
 ) -> None:
-    """*wanted* is what the label says at the fresh start; in one case the administrator has taken the change back."""
-    crashed_at: list[str] = []
-    with CcNode(tmp_path, gpus=gpus, switches=1) as node:
-        sysfs = CrashingSysfs(node.kernel.host, node.kernel.writer(), SlowReader(10.0))
-        for number in itertools.count(1):
-            node.want(before)
-            node.put_into(before)
-            assert node.manager().round().ready
-            point = CrashPoint(number)
-            node.want(mode)
-            if not run_into(node, sysfs, point):
-                break
-            crashed_at.append(point.reached)
-            node.refuse_untrue_labels(node.api.state)
-            node.want(wanted)
-            assert node.manager().round().ready, f"after a crash {point.reached}"
-            node.assert_all_in(wanted)
-            node.assert_says(wanted)
-        node.assert_all_in(mode)
-        sysfs.close()
-    kinds = {text.partition(" of ")[0] for text in crashed_at}
-    assert kinds >= {
-        "before a patch",
-        "after a patch",
-        "before a knob",
-        "after a knob",
-        "before the reset",
-        "after the reset",
-        "before the mode",
-    }
-    assert labels.FAILED not in node.api.history_of_labels(labels.STATE)
+    with CcNode(tmp_path, gpus=1, switches=1) as node:
+        steps = crash_everywhere(node, before, mode, wanted=mode)
+        assert labels.FAILED not in node.api.history_of_labels(labels.STATE)
+    assert {text.partition(" of ")[0] for text in steps} == KINDS
+
+
+@pytest.mark.parametrize(("before", "mode"), [("on", "off"), ("off", "on"), ("devtools", "on"), ("on", "ppcie")])
+def test_after_a_crash_at_any_step_the_change_can_be_taken_back(tmp_path: Path, before: str, mode: str) -> None:
+    with CcNode(tmp_path, gpus=2, switches=1) as node:
+        steps = crash_everywhere(node, before, mode, wanted=before)
+    assert {text.partition(" of ")[0] for text in steps} == KINDS

@@ -72,8 +72,14 @@ class PodsWithDevices:
             vm.close()
 
     def end_all(self) -> None:
+        """The pods end; the API server is not told."""
         for namespace, name in list(self._given):
             self.end(namespace, name)
+
+    def delete_all(self) -> None:
+        """Their owners delete the pods."""
+        for namespace, name in list(self._given):
+            self._node.api.cluster.end_pod(namespace, name)
 
 
 def add_operands(node: "CcNode", *operands: str, value: str = "true") -> None:

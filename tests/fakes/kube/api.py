@@ -157,6 +157,12 @@ class KubeApi:
         with self.store.lock:
             return list(self._requests)
 
+    def forget_requests(self) -> None:
+        """And the node's history: a long test keeps no account of all of it."""
+        with self.store.lock:
+            self._requests.clear()
+            self._history.clear()
+
     @property
     def state(self) -> NodeState:
         return NodeState.of(self.store.find(NODES, "", self.node))
