@@ -1,4 +1,4 @@
-"""The verbs of the daemon and about it: `run`, `plan`, `restore`."""
+"""The verbs of the daemon and about it: `run`, `plan`, `restore`, `doctor`."""
 
 import contextlib
 import logging
@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cc_manager.cli_options import cluster_options, daemon_change_options, kube_options, make_setter, mode_options
+from cc_manager.cli_options import (
+    cluster_options,
+    daemon_change_options,
+    kube_options,
+    kubeconfig_option,
+    make_access,
+    make_setter,
+    mode_options,
+)
 from cc_manager.report_plan import node_plan
 from cc_manager.settings import LOCK_FILE, READY_FILE, ClusterSettings, Settings
+from nodelib.errors import InvalidValue, NodeError
 from nodelib.node import Node
 from nodelib.output import echo
 from nodelib.settings import (
@@ -22,6 +31,10 @@ from nodelib.settings import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cc_manager.observation import Observation
+    from nodelib.doctor import Check
     from nodelib.pod_resources import PodResources
 
 log = logging.getLogger(__name__)
@@ -119,16 +132,56 @@ def restore(node: Node, node_name: str, kubeconfig: str | None, dry_run: bool) -
         kube_node.forget()
 
 
+@click.command()
+@node_option
+@click.option("--node-name", envvar="NODE_NAME", show_envvar=True, default="", help="This node's name in the cluster.")
+@kubeconfig_option
+@mode_options
+@cluster_options
+@output_option
+@click.pass_context
+def doctor(ctx: click.Context, /, node: Node, output: str, **told: Any) -> int:
+    """Tell whether modes can be changed on this node: every check, what was found, and the remedy.
+
+    Changes nothing and wakes nothing. Exit code 1 if a check failed.
+    """
+    from cc_manager.doctor import examine
+    from cc_manager.doctor_cluster import check_kubelet
+    from nodelib.doctor import exit_code, report
+
+    checks, observations = examine(node, make_access(ctx, node))
+    checks += tuple(_ask_cluster(node, observations, told))
+    checks += (check_kubelet(_kubelet(node)),)
+    echo(report(checks), output)
+    return exit_code(checks)
+
+
+def _ask_cluster(node: Node, observations: "tuple[Observation, ...]", told: dict[str, Any]) -> "Iterable[Check]":
+    from cc_manager.doctor_cluster import ClusterDoctor, not_asked
+    from cc_manager.kube_access import open_kube
+
+    try:
+        if not told["node_name"]:
+            raise InvalidValue("the node's name is not known (NODE_NAME)")
+        kube = open_kube(told["kubeconfig"])
+    except NodeError as error:
+        return (not_asked(error),)
+    asking = ClusterDoctor(node, kube, told["node_name"], told["cluster"], told["default_mode"])
+    return asking.examine(observations)
+
+
 def _pod_resources(node: Node) -> "PodResources | None":
+    if (found := _kubelet(node)) is None:
+        log.warning(
+            "there is no PodResources socket of a kubelet: only devices that are open count as held, not those of pods "
+            "that start; mount the kubelet's pod-resources folder under --host-root"
+        )
+    return found
+
+
+def _kubelet(node: Node) -> "PodResources | None":
     """Asked by a child process each time: grpc would cost this one 28 MiB for good."""
     from nodelib.pod_resources import POD_RESOURCES_SOCKET, PodResourcesChild
 
     socket = node.host.resolve(POD_RESOURCES_SOCKET)
-    if socket.exists():
-        return PodResourcesChild(socket)
-    log.warning(
-        "there is no %s: only devices that are open count as held, not those of pods that start; "
-        "mount the kubelet's folder under --host-root",
-        socket,
-    )
-    return None
+    return PodResourcesChild(socket) if socket.exists() else None

@@ -15,6 +15,7 @@ from nodelib.node import Node
 from nodelib.settings import options
 
 if TYPE_CHECKING:
+    from cc_manager.access import Access
     from cc_manager.setter import ModeSetter
     from nodelib.wakeups import Wakeups
 
@@ -65,21 +66,23 @@ def _change_options(function: Callable[..., R], policies: Iterable[WhenBusy]) ->
     return with_settings
 
 
+def kubeconfig_option(function: F) -> F:
+    return click.option(
+        "--kubeconfig",
+        envvar="KUBECONFIG",
+        show_envvar=True,
+        type=click.Path(),
+        help="How to reach the API server. Default: the pod's service account.",
+    )(function)
+
+
 def kube_options(function: Callable[..., R]) -> Callable[..., R]:
     """Which node this is, and how the API server is reached; the verb gets `node_name` and `kubeconfig`."""
 
-    @options(
-        click.option(
-            "--node-name", envvar="NODE_NAME", show_envvar=True, required=True, help="This node's name in the cluster."
-        ),
-        click.option(
-            "--kubeconfig",
-            envvar="KUBECONFIG",
-            show_envvar=True,
-            type=click.Path(),
-            help="How to reach the API server. Default: the pod's service account.",
-        ),
+    @click.option(
+        "--node-name", envvar="NODE_NAME", show_envvar=True, required=True, help="This node's name in the cluster."
     )
+    @kubeconfig_option
     @functools.wraps(function)
     def with_kube(*args: Any, node_name: str, **kwargs: Any) -> R:
         if not _NAME.fullmatch(node_name):
@@ -178,10 +181,16 @@ def cluster_options(function: Callable[..., R]) -> Callable[..., R]:
     return with_cluster
 
 
-def make_setter(ctx: click.Context, node: Node, settings: Settings, wakeups: "Wakeups | None" = None) -> "ModeSetter":
-    """What brings the devices of *node* to a mode; a simulated node brings its own mapping of BAR0."""
+def make_access(ctx: click.Context, node: Node) -> "Access":
+    """The way to the registers of *node*'s devices; a simulated node brings its own mapping of BAR0."""
     from cc_manager.access import Access
-    from cc_manager.setter import ModeSetter
 
     map_words: MapWords = getattr(ctx.obj, "map_words", map_resource)
-    return ModeSetter(node, Access(node, map_words), settings, wakeups)
+    return Access(node, map_words)
+
+
+def make_setter(ctx: click.Context, node: Node, settings: Settings, wakeups: "Wakeups | None" = None) -> "ModeSetter":
+    """What brings the devices of *node* to a mode."""
+    from cc_manager.setter import ModeSetter
+
+    return ModeSetter(node, make_access(ctx, node), settings, wakeups)

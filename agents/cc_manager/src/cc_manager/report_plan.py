@@ -2,10 +2,15 @@
 
 from cc_manager import operands
 from cc_manager.labels import NodeView
+from cc_manager.operands import LabelChange
 from cc_manager.plan import Plan, Reset
 from nodelib.output import Record, Report, grouped
 
 COLUMNS = {"phase": "PHASE", "action": "ACTION"}
+
+
+def _operand(change: LabelChange) -> str:
+    return change.key.removeprefix(operands.PREFIX)
 
 
 def node_plan(planned: Plan, view: NodeView, *, pauses: bool) -> Report:
@@ -16,12 +21,12 @@ def node_plan(planned: Plan, view: NodeView, *, pauses: bool) -> Report:
     resets = any(isinstance(step, Reset) for step in planned.steps)
     pausing = operands.plan_pause(view.labels) if pauses and resets else ()
     if resets:
-        phases.append(("pause", [*map(str, pausing), *(["wait until nobody has a device"])]))
+        phases.append(("pause", [*(f"pause {_operand(one)}" for one in pausing), "wait until nobody has a device"]))
     phases += [(type(phase[0]).__name__.lower(), [str(step) for step in phase]) for phase in planned.phases if phase]
     paused = {**view.labels, **{change.key: change.after for change in pausing}}
     restoring = operands.plan_restore(paused)
     if restoring:
-        phases.append(("restore", [*map(str, restoring)]))
+        phases.append(("restore", [f"let {_operand(one)} run again, as {one.after}" for one in restoring]))
     if planned.phases:
         phases.append(("publish", [f"label nvidia.com/cc.mode.state to {planned.mode}, then the ready value"]))
     rows: tuple[Record, ...] = tuple(

@@ -24,13 +24,14 @@ from nodelib.doctor import (
     passed,
     warned,
 )
-from nodelib.errors import InvalidValue, NodeError
+from nodelib.errors import NodeError
 from nodelib.inventory import Inventory
 from nodelib.iommu import viability_problems
 from nodelib.modules import KernelModules
 from nodelib.node import Node
 from nodelib.nvidia import VENDOR_NVIDIA, Kind, is_assignable_kind, kind_of
 from nodelib.pci import PciDevice
+from nodelib.reading import names_in, start_of
 from vfio_manager.modalias import DriverChoice
 from vfio_manager.plan import Plan
 
@@ -42,7 +43,6 @@ _NEEDED = ("vfio", "vfio_pci", "vfio_pci_core")
 _BACK_ENDS = ("vfio_iommu_type1", "iommufd")
 _FIGHT_BACK = ("nvidia", "nouveau")
 _NO_DRIVER = "no driver"
-_READ_BYTES = 65536
 
 
 def examine(node: Node, inventory: Inventory, plan: Plan, choice: DriverChoice) -> tuple[Check, ...]:
@@ -57,8 +57,8 @@ def _checks(node: Node, inventory: Inventory, plan: Plan, choice: DriverChoice) 
     judged = _judged(inventory, plan)
     groups = sorted({device.iommu_group for device in judged if device.iommu_group is not None})
     has_groups = any(not node.sysfs.iommu_group(number).is_noiommu for number in inventory.group_numbers)
-    iommus = sorted(_names(node, "/sys/class/iommu"))
-    command_line = _read(node, "/proc/cmdline")
+    iommus = sorted(names_in(node.host, "/sys/class/iommu"))
+    command_line = start_of(node.host, "/proc/cmdline")
     parameters = None if command_line is None else kernel_parameters(command_line)
     needed = dict.fromkeys((*_NEEDED, *(choice.module_of(device) for device in judged)))
     modules = _module_states(node, (*needed, *_BACK_ENDS, *_FIGHT_BACK))
@@ -66,11 +66,11 @@ def _checks(node: Node, inventory: Inventory, plan: Plan, choice: DriverChoice) 
     drivers |= {name: "loaded" for name in drivers if choice.is_loaded(name)}
     is_noiommu_on = node.sysfs.module_parameter("vfio", "enable_unsafe_noiommu_mode") == "Y"
     yield _functions(inventory)
-    yield check_iommu(iommus, parameters or (), _read(node, "/proc/cpuinfo") or "", has_groups=has_groups)
+    yield check_iommu(iommus, parameters or (), start_of(node.host, "/proc/cpuinfo") or "", has_groups=has_groups)
     yield check_command_line(parameters, {name: modules[name] for name in needed}, has_iommu=has_groups or bool(iommus))
     if has_groups or iommus:
         yield _iommu_groups(inventory, judged)
-        types = {number: _read(node, f"/sys/kernel/iommu_groups/{number}/type") for number in groups}
+        types = {number: start_of(node.host, f"/sys/kernel/iommu_groups/{number}/type") for number in groups}
         yield check_group_types(iommus, types)
         yield check_interrupts(_interrupt_chips(node), are_unsafe_allowed=_allows_unsafe_interrupts(node))
         yield _sharing(inventory, plan, groups)
@@ -79,7 +79,7 @@ def _checks(node: Node, inventory: Inventory, plan: Plan, choice: DriverChoice) 
     yield _vfio_drivers(drivers)
     yield _other_drivers(modules)
     yield _persistence(_commands(node), judged)
-    yield _lockdown(_read(node, "/sys/kernel/security/lockdown"))
+    yield _lockdown(start_of(node.host, "/sys/kernel/security/lockdown"))
     yield _virtual_functions(inventory)
     yield _d3cold(judged, plan)
     yield _sys_writable(node.host.root / "sys")
@@ -259,29 +259,17 @@ def _module_state(modules: KernelModules, name: str) -> str:
 
 
 def _commands(node: Node) -> frozenset[str]:
-    return frozenset(_read(node, f"/proc/{name}/comm") or "" for name in _names(node, "/proc") if name.isdigit())
+    return frozenset(
+        start_of(node.host, f"/proc/{name}/comm") or "" for name in names_in(node.host, "/proc") if name.isdigit()
+    )
 
 
 def _interrupt_chips(node: Node) -> Iterator[str]:
-    return (_read(node, f"/sys/kernel/irq/{irq}/chip_name") or "" for irq in _names(node, "/sys/kernel/irq"))
+    return (
+        start_of(node.host, f"/sys/kernel/irq/{irq}/chip_name") or "" for irq in names_in(node.host, "/sys/kernel/irq")
+    )
 
 
 def _allows_unsafe_interrupts(node: Node) -> bool:
     modules = ("vfio_iommu_type1", "iommufd")
     return any(node.sysfs.module_parameter(module, "allow_unsafe_interrupts") == "Y" for module in modules)
-
-
-def _names(node: Node, folder: str) -> list[str]:
-    try:
-        return os.listdir(node.host.resolve(folder))  # noqa: PTH208 - names alone
-    except (OSError, InvalidValue):
-        return []
-
-
-def _read(node: Node, path: str) -> str | None:
-    """The start of a small file; None where it cannot be read."""
-    try:
-        with node.host.resolve(path).open("rb") as file:
-            return file.read(_READ_BYTES).decode("ascii", "replace").strip()
-    except (OSError, ValueError, InvalidValue):
-        return None
