@@ -187,3 +187,24 @@ def test_all_gpus_gone_is_not_no_gpu(node: CcNode) -> None:
     result = node.manager().round()
     assert "is on the bus no more" in result.message
     assert node.api.labels[labels.STATE] == "failed"
+
+
+def test_staged_knobs_are_put_back_only_after_the_node_is_ready_for_nobody(node: CcNode) -> None:
+    """Another device is in use, so that no change can be begun."""
+    left, busy = node.addresses
+    back = {"before": "never", "after": "never"}
+
+    def note(address: object, offset: int, value: int | None) -> None:
+        staged = "before" if node.devices[left].knobs[8] == 0 else "after"
+        back[staged] = node.api.labels[labels.READY]
+
+    node.want("off")
+    node.devices[left].knobs[8] = 0
+    with node.kernel.start_vm(busy):
+        node.on_access.append(note)
+        node.manager().round()
+        node.on_access.clear()
+        assert back == {"before": "", "after": ""}, "the last access before the knob was put back, and the first after"
+        node.want("on")
+        assert node.manager().round().ready
+    node.assert_says("on")

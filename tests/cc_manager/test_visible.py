@@ -120,3 +120,14 @@ def test_metrics_tell_how_long_changes_took_and_why_others_failed(node: CcNode) 
     last = found["cc_manager_last_failure_timestamp_seconds"]
     assert isinstance(last, Metric)
     assert list(last.values) == [("unknown-mode",)]
+
+
+def test_field_33_ppcie_on_a_node_without_switches_is_set_and_doubted_once(node: CcNode) -> None:
+    told = Told()
+    manager = node.manager(tell=told)
+    node.want("ppcie")
+    for _ in range(3):
+        assert manager.round().ready
+    doubts = [message for reason, message in told.all if reason == "CcModeDoubtful"]
+    assert len(doubts) == 1
+    assert "no NVSwitch" in doubts[0]

@@ -96,11 +96,11 @@ def plan_verb(ctx: click.Context, /, node: Node, output: str, **told: Any) -> No
     from cc_manager.kube_access import open_kube
     from cc_manager.kube_node import KubeNode
     from cc_manager.labels import desired_mode
-    from cc_manager.plan import plan_transition
 
     view = KubeNode(open_kube(told["kubeconfig"]), told["node_name"]).view()
     mode = desired_mode(view.labels, told["default_mode"], host_capable=has_tee(node.sysfs))
-    planned = plan_transition(make_setter(ctx, node, Settings()).look(), mode)
+    setter = make_setter(ctx, node, Settings())
+    planned = setter.plan(setter.look(), mode)
     cluster: ClusterSettings = told["cluster"]
     echo(node_plan(planned, view, pauses=cluster.pause_operands), output)
 

@@ -7,6 +7,9 @@ MODE_FAILED = EventReason(
     "CcModeFailed", "An attempt to bring the node to its mode failed; the message says why.", EventType.WARNING
 )
 MODE_WAITS = EventReason("CcModeWaits", "A change of mode waits for those who use a device; the message names them.")
+MODE_DOUBTFUL = EventReason(
+    "CcModeDoubtful", "The wanted mode may well be a mistake on this node; it is set all the same.", EventType.WARNING
+)
 DRIFTED = EventReason(
     "CcModeDrifted", "A device was found in another mode than the node was told to be in.", EventType.WARNING
 )

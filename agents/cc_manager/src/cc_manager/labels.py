@@ -31,7 +31,7 @@ FORGOTTEN: Mapping[str, object] = MappingProxyType(
     {"metadata": {"labels": {STATE: None, READY: None}, "annotations": {MESSAGE: None, DEVICES: None}}}
 )
 """The merge patch that takes from a node all that we publish."""
-_CHANGING = "changing to mode"
+_CHANGING = "changing "
 _READY_VALUES = {CcMode.ON: "true", CcMode.PPCIE: "true", CcMode.OFF: "false", CcMode.DEVTOOLS: ""}
 """Both `true` and `false` mean "verified"; devtools is for nobody's workload."""
 
@@ -87,7 +87,12 @@ def changing(mode: CcMode, devices: str) -> Publication:
 
     *devices* tells nothing of those that change: if we die on the way, nobody may believe what they were before.
     """
-    return Publication(None, "", f"{_CHANGING} {mode}", devices)
+    return Publication(None, "", f"{_CHANGING}to mode {mode}", devices)
+
+
+def putting_back(devices: str) -> Publication:
+    """Knobs that an earlier change, or somebody else, left staged are put back to the mode in force."""
+    return Publication(None, "", f"{_CHANGING}staged knobs back to the mode in force", devices)
 
 
 def is_changing(annotations: Mapping[str, str]) -> bool:

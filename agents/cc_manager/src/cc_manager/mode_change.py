@@ -82,10 +82,12 @@ class ModeChange:
             reason = f"nobody can tell which pods have the devices: {error}"
             return self._give_up(plan.mode, look, view, (reason,), "pod-resources")
 
-    def put_back(self, mode: CcMode, look: Look) -> tuple[Look, tuple[str, ...]]:
-        """Have no idle device change its mode at its next reset; the devices then, and where that failed."""
+    def put_back(self, mode: CcMode, look: Look, view: NodeView) -> tuple[Look, NodeView, tuple[str, ...]]:
+        """Have no idle device change its mode at its next reset; what is there then, and where that failed."""
+        if left := {one.address for one in look.observations if one.is_left_staged}:
+            view = self._kube_node.publish(labels.putting_back(look.devices(changing=left)), view)
         observations, failures = self._setter.put_back(mode, look.observations, look.verified)
-        return look.with_observations(observations), tuple(map(str, failures))
+        return look.with_observations(observations), view, tuple(map(str, failures))
 
     def _change(self, mode: CcMode, look: Look, view: NodeView) -> Attempt:
         if busy := self._room.in_the_way(mode, look):  # 3. before anything is paused
@@ -129,7 +131,7 @@ class ModeChange:
         self, mode: CcMode, look: Look, view: NodeView, reasons: Iterable[str], code: str, *, waits: bool = False
     ) -> Attempt:
         """Nothing is begun; what an earlier change left staged is put back all the same."""
-        look, failures = self.put_back(mode, look)
+        look, view, failures = self.put_back(mode, look, view)
         return self._ended(look, view, (*reasons, *failures), code, waits=waits and not failures)
 
     def _ended(

@@ -1,8 +1,20 @@
 """What an administrator is told in Kubernetes Events: each thing when it begins, each failed attempt by its number."""
 
-from cc_manager.event_reasons import DEVICE_LOST, DRIFTED, MODE_CHANGED, MODE_FAILED, MODE_WAITS, OPERANDS_STUCK
+import logging
+
+from cc_manager.event_reasons import (
+    DEVICE_LOST,
+    DRIFTED,
+    MODE_CHANGED,
+    MODE_DOUBTFUL,
+    MODE_FAILED,
+    MODE_WAITS,
+    OPERANDS_STUCK,
+)
 from cc_manager.eviction import Tell
 from nodelib.event_reasons import EventReason
+
+log = logging.getLogger(__name__)
 
 
 class Notices:
@@ -11,6 +23,7 @@ class Notices:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._said: dict[EventReason, str] = {}
+        self._doubt = ""
 
     def changed(self, message: str) -> None:
         self._tell(MODE_CHANGED, message)
@@ -21,6 +34,13 @@ class Notices:
 
     def waits(self, message: str) -> None:
         self._once(MODE_WAITS, message)
+
+    def doubtful(self, message: str) -> None:
+        """Told when it begins; no message: there is no doubt."""
+        if message and message != self._doubt:
+            log.warning("%s", message)
+            self._tell(MODE_DOUBTFUL, message)
+        self._doubt = message
 
     def drifted(self, message: str) -> None:
         self._once(DRIFTED, message)

@@ -98,6 +98,7 @@ class Reconciler:
             self._notices.drifted(drift)
             if self._drift is Drift.REPORT:
                 return self._report_drift(view, look, drift)
+        self._notices.doubtful("; ".join(plan.warnings))
         if not plan.is_done:
             self._ready_file.retract()
         attempt = self._change.attempt(plan, look, view)
@@ -148,7 +149,7 @@ class Reconciler:
         """The label is no mode: no device is touched, but for what a change that was cut short left behind."""
         stuck: tuple[PciAddress, ...] = ()
         if labels.is_changing(view.annotations) or self._pause.is_on(view):
-            look, failures = self._change.put_back(CcMode.OFF, self._look(view))
+            look, view, failures = self._change.put_back(CcMode.OFF, self._look(view), view)
             view, stuck = self._pause.end(view, look)
             reason = "; ".join((reason, *failures, *self._why_stuck(stuck)))
         return self._fail(view, reason, "unknown-mode", None, retry=bool(stuck))

@@ -35,4 +35,4 @@ def node_plan(planned: Plan, view: NodeView, *, pauses: bool) -> Report:
     reasons: list[tuple[object, str]] = [(refusal.address, str(refusal.problem)) for refusal in planned.refusals]
     reasons += [(address, "in use by a virtual machine") for address in planned.busy]
     empty = "nothing to do" if planned.is_done else "no step is planned, because:"
-    return Report(rows, COLUMNS, (f"wanted mode: {planned.mode}", *grouped(reasons)), empty=empty)
+    return Report(rows, COLUMNS, (f"wanted mode: {planned.mode}", *grouped(reasons), *planned.warnings), empty=empty)
