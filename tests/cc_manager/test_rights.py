@@ -58,7 +58,7 @@ def test_a_life_with_everything_makes_no_call_beyond_them_and_uses_every_one(tmp
         add_operands(node, "vfio-manager")
         settings = ClusterSettings(claim_operands=True)
         evict = replace(QUICK, when_busy=WhenBusy.EVICT)
-        poster = EventPoster(node.kube(), NODE_NAME, "cc-manager")
+        poster = EventPoster(node.kube, NODE_NAME, "cc-manager")
         assert node.manager(evict, cluster=settings, tell=poster.post).round().ready
         node.pods.admit("vm", node.addresses[0])
         node.want("on")
