@@ -48,7 +48,7 @@ class SharedTime:
     def __init__(self) -> None:
         self._now = 1000.0
         self._due: list[tuple[float, Callable[[], None]]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def now(self) -> float:
         return self._now
@@ -58,8 +58,8 @@ class SharedTime:
             self._now += seconds
             due = [do for when, do in self._due if when <= self._now]
             self._due = [(when, do) for when, do in self._due if when > self._now]
-        for do in due:
-            do()
+            for do in due:
+                do()  # under the lock: until it is done no other thread's time goes on
 
     def call_at(self, when: float, do: Callable[[], None]) -> None:
         with self._lock:
@@ -77,7 +77,7 @@ class CcNode:
     all are on *driver*. Without
     *awake* the devices sleep, as vfio-pci leaves idle ones. Whoever
     tests a device that hangs takes less than the time within which others answer on a loaded machine. *real_time*: for
-    the command line, which brings its own clock.
+    the command line, which brings its own clock. Without *writes_hang* no write to /sys may, and all is quicker.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class CcNode:
         awake: bool = True,
         answer_within_s: float = 10.0,
         real_time: bool = False,
+        writes_hang: bool = True,
     ) -> None:
         self._stack = contextlib.ExitStack()
         self.time = SharedTime()
@@ -106,7 +107,8 @@ class CcNode:
                 self.kernel.add_device(function, driver=driver)
         if has_tee:
             self.kernel.set_module_parameter("kvm_amd", "sev_snp", "Y")
-        sysfs = Sysfs(self.kernel.host, self.kernel.writer(), SlowReader(answer_within_s))
+        writer = self.kernel.writer() if writes_hang else self.kernel.direct_writer()
+        sysfs = Sysfs(self.kernel.host, writer, SlowReader(answer_within_s))
         self._stack.callback(sysfs.close)
         self.node = Node(self.kernel.host, sysfs, self.kernel.uevents)
         self.on_access: list[OnAccess] = []
@@ -249,7 +251,7 @@ class CcNode:
             device.knobs.update({2: 0, 4: 0, 34: 0, 6: wanted.cc_bits >> 1, 8: wanted.cc_bits & 1})
             if 45 in device.knobs:
                 device.knobs[45] = int(wanted.is_ppcie)
-            device.knobs.update({10: 2 if mode == "on" and device.chip is Chip.GH100 else 0})
+            device.knobs.update({10: 2 if mode in ("on", "ppcie") and device.chip is Chip.GH100 else 0})
             device.reset()
         self.time.sleep(1.0)
 

@@ -47,6 +47,20 @@ def open_it(node: CcNode, *, wake: bool = True) -> int:
         return device.identify()
 
 
+# --- there or not
+
+
+def test_a_device_that_nothing_answers_for_is_off_the_bus_but_one_that_sleeps_or_is_broken_is_not(node: CcNode) -> None:
+    access = node.access()
+    node.devices[NEIGHBOUR].faults.identity = 0xBADF5040
+    assert (access.is_off_bus(GPU), access.is_off_bus(NEIGHBOUR)) == (False, False)
+    node.kernel.fall_off_bus(GPU)
+    assert not access.is_off_bus(GPU)  # asleep still: it might only be that
+    node.kernel.write(node.host_folder(GPU) / "power/control", "on")
+    node.kernel.unplug(NEIGHBOUR)
+    assert (access.is_off_bus(GPU), access.is_off_bus(NEIGHBOUR)) == (True, True)
+
+
 # --- awake
 
 

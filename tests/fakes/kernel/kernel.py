@@ -27,7 +27,7 @@ from tests.fakes.kernel.state import Emulated, Faults, Function, Uevent, Words
 from tests.fakes.kernel.tree import Entry, Tree
 from tests.fakes.kernel.vfio import Vfio
 from tests.fakes.kernel.vfio_files import CdevFile, GroupFile, Uses
-from tests.fakes.kernel.writer import SimulatedWriter, WriteServer
+from tests.fakes.kernel.writer import DirectWriter, SimulatedWriter, WriteServer
 from tests.fakes.kernel.writes import Writes
 
 Address = PciAddress | str
@@ -112,6 +112,10 @@ class FakeKernel:
         writer = SimulatedWriter(self.write_socket)
         self._open_at_end.callback(writer.close)
         return writer
+
+    def direct_writer(self) -> DirectWriter:
+        """The same without child processes, for tests in which no write hangs."""
+        return DirectWriter(self.write, self.write_config)
 
     @property
     def write_socket(self) -> str:

@@ -1,6 +1,8 @@
 """Between nodelib's KernelWriter and the simulated kernel: its children ask that one instead of the real one."""
 
 import contextlib
+import errno
+import os
 import secrets
 import socket
 import struct
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nodelib.kernel_writes import KernelWriter
+from nodelib.pci import PciAddress
 from tests.fakes.kernel import hold_child, write_child
 from tests.fakes.kernel.core import Core
 
@@ -28,6 +31,27 @@ class SimulatedWriter(KernelWriter):
         for child in self._abandoned.values():
             child.wait(_WAIT_S)
         super().close()
+
+
+class DirectWriter(KernelWriter):
+    """Without child processes, which are most of a test's time: for tests in which no write hangs."""
+
+    def __init__(self, write: Callable[[Path, str], int], write_config: Callable[[Path, int, bytes], None]) -> None:
+        super().__init__(child=())
+        self._write = write
+        self._write_config = write_config
+
+    def _ask(self, address: PciAddress, path: Path, offset: str, data: bytes, timeout_s: float) -> None:
+        number = 0
+        if offset == "-":
+            number = self._write(path, data.decode())
+        else:
+            try:
+                self._write_config(path, int(offset), data)
+            except OSError as error:
+                number = error.errno or errno.EIO
+        if number:
+            raise OSError(number, os.strerror(number), str(path))
 
 
 class WriteServer:

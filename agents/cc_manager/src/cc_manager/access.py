@@ -8,7 +8,7 @@ from cc_manager.chips import Part
 from cc_manager.clock import Clock
 from cc_manager.firewall import pass_firewall, security_fault_code
 from cc_manager.hardware import Device
-from nodelib.errors import DeviceBusy, DeviceError, DeviceHung
+from nodelib.errors import DeviceBusy, DeviceError, DeviceGone, DeviceHung
 from nodelib.node import Node
 from nodelib.pci import ConfigState, PciAddress
 
@@ -64,6 +64,15 @@ class Access:
                 address, f"whether it is in use cannot be told: {error.address}, of its IOMMU group: {error.reason}"
             )
 
+    def is_off_bus(self, address: PciAddress) -> bool:
+        """Whether nothing answers at *address* any more, not even in configuration space, though it is not asleep."""
+        sysfs = self._node.sysfs
+        try:
+            is_asleep = sysfs.pci_device(address).is_asleep
+        except DeviceGone:
+            return True
+        return not is_asleep and sysfs.config([address])[address].state is ConfigState.GONE
+
     def _wake(self, address: PciAddress, *, wake: bool) -> None:
         """Have the device in D0: in D3 its registers read as all ones (PCI power management)."""
         sysfs = self._node.sysfs
@@ -100,5 +109,6 @@ class Access:
         if answer.state is ConfigState.HUNG:
             raise DeviceHung(address, "its configuration space does not answer: it is resetting or hung")
         if answer.command is None:
-            raise DeviceError(address, f"its configuration space does not answer ({answer.state.value})")
+            gone_or_not = DeviceGone if answer.state is ConfigState.GONE else DeviceError
+            raise gone_or_not(address, f"its configuration space does not answer ({answer.state.value})")
         return answer.command

@@ -9,7 +9,7 @@ from cc_manager.errors import UnsupportedDevice
 from cc_manager.mode import ModeBits
 from cc_manager.observation import Observation, Verified
 from nodelib.at_once import at_once
-from nodelib.errors import DeviceError
+from nodelib.errors import DeviceError, DeviceGone
 from nodelib.inventory import Inventory, is_in_use
 from nodelib.nvidia import is_assignable_kind
 from nodelib.pci import PciAddress, PciDevice
@@ -74,6 +74,10 @@ def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Obser
                 device.wait_for_boot()
             active = device.active_mode()
             staged = device.staged_mode() if knobs else None
+    except DeviceGone as error:
+        if access.is_off_bus(one.address):
+            return replace(one, problem=Problem("off-bus", error.reason))
+        return replace(one, problem=Problem("unreadable", error.reason))
     except DeviceError as error:
         return replace(one, problem=Problem("unreadable", error.reason))
     return replace(one, active=active, staged=staged, source="BAR0")
