@@ -1,22 +1,18 @@
 """The command line: what `list` shows, what is refused, and the whole process from start to SIGTERM."""
 
-import contextlib
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from device_plugin.cli import cli
+from device_plugin.settings import variables_without_meaning
 from nodelib.cli import run_command
+from tests.device_plugin.process import process
 from tests.device_plugin.small_node import GONE, PGPU, SmallNode, wait_until
 from tests.fakes.kubelet import Kubelet
 
@@ -153,32 +149,10 @@ def test_every_flag_has_an_environment_variable() -> None:
 # --- the process
 
 
-@contextlib.contextmanager
-def process(small: SmallNode, *options: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "HOST_ROOT": str(small.root)} | variables
-    with subprocess.Popen(
-        [sys.executable, "-m", "device_plugin", "run", "--cdi", "off", *options],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
-        try:
-            yield running
-        finally:
-            running.kill()
-
-
-def finish(running: subprocess.Popen[str]) -> str:
-    running.send_signal(signal.SIGTERM)
-    _, said = running.communicate(timeout=10)
-    assert running.returncode == 0, said
-    return said
-
-
 def test_the_process_serves_until_sigterm_and_takes_its_sockets_with_it(pair: SmallNode, kubelet: Kubelet) -> None:
     with process(pair) as running:
         kubelet.wait_until(lambda: kubelet.allocatable(PGPU) == 2)
-        said = finish(running)
+        said = running.finish()
     assert "serve nvidia.com/pgpu: 2 devices, 2 healthy" in said
     assert "Traceback" not in said
     assert [path.name for path in pair.plugins.glob("*.sock")] == ["kubelet.sock"]
@@ -191,7 +165,7 @@ def test_the_process_ends_at_sigterm_whatever_it_waits_for(pair: SmallNode) -> N
         silent.listen()
         with process(pair) as running:
             wait_until((pair.plugins / "nvidia.com_pgpu.sock").exists)
-            finish(running)
+            running.finish()
     assert [path.name for path in pair.plugins.glob("*.sock")] == ["kubelet.sock"]
 
 
@@ -200,10 +174,9 @@ def test_a_killed_process_is_replaced_by_the_next_one(pair: SmallNode, kubelet: 
         kubelet.wait_until(lambda: kubelet.allocatable(PGPU) == 2)
         with process(pair) as second:
             first.kill()
-            first.communicate()
             assert (pair.plugins / "nvidia.com_pgpu.sock").is_socket()
             kubelet.wait_until(lambda: len(kubelet.registrations) >= 2 and kubelet.allocatable(PGPU) == 2)
-            finish(second)
+            second.finish()
 
 
 def test_the_pages_tell_what_the_loop_knows(pair: SmallNode, kubelet: Kubelet) -> None:
@@ -233,24 +206,57 @@ def test_the_pages_tell_what_the_loop_knows(pair: SmallNode, kubelet: Kubelet) -
         assert 'device_plugin_devices{health="healthy",resource="nvidia.com/pgpu"} 2.0' in metrics
         assert 'device_plugin_registrations_total{resource="nvidia.com/pgpu",result="accepted"} 1.0' in metrics
         assert "device_plugin_kubelet_restarts_total 0.0" in metrics
-        finish(running)
+        running.finish()
 
 
 def test_a_listen_address_that_is_wrong_is_said_before_anything_is_served(pair: SmallNode) -> None:
     with process(pair, "--listen", "9400") as running:
-        _, said = running.communicate(timeout=10)
-    assert running.returncode == 2
-    assert "--listen '9400' is not ADDRESS:PORT" in said
+        assert running.wait() == 2
+        assert "--listen '9400' is not ADDRESS:PORT" in running.said
 
 
 def test_an_alias_too_long_for_the_kernels_socket_paths_is_named(small: SmallNode, kubelet: Kubelet) -> None:
     small.add(FIRST, 65)
     with process(small, P_GPU_ALIAS="g" * 63) as running:
-        assert running.stderr is not None
-        said = ""
-        while "the kernel takes 107" not in said:
-            line = running.stderr.readline()
-            assert line, said
-            said += line
-        assert "set a shorter alias" in said
-        finish(running)
+        wait_until(lambda: "the kernel takes 107" in running.said)
+        assert "set a shorter alias" in running.finish()
+
+
+def test_variables_of_existing_manifests_are_taken_and_those_without_meaning_are_told(
+    pair: SmallNode, kubelet: Kubelet
+) -> None:
+    existing = {
+        "NODE_NAME": "node-1",
+        "POD_NAMESPACE": "gpu-operator",
+        "P_GPU_ALIAS": "gpu",
+        "NVSWITCH_ALIAS": "",
+        "POD_SERVICE_ACCOUNT": "plugin",
+        "ENABLE_GFD": "false",
+        "GFD_IMAGE": "nvcr.io/nvidia/gfd",
+    }
+    pair.add("0000:83:00.0", 70, device="0x22a3", pci_class="0x068000")
+    with process(pair, **existing) as running:
+        kubelet.wait_until(lambda: kubelet.allocatable("nvidia.com/gpu") == 2)
+        kubelet.wait_until(lambda: kubelet.allocatable("nvidia.com/GH100_H100_NVSWITCH") == 1)
+        said = running.finish()
+    ignored = "ENABLE_GFD, GFD_IMAGE, POD_NAMESPACE, POD_SERVICE_ACCOUNT"
+    assert f"set, and without meaning for this device plugin: {ignored}" in said
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({}, ""),
+        ({"NODE_NAME": "n", "P_GPU_ALIAS": "gpu", "ENABLE_GFD": ""}, ""),
+        ({"ENABLE_GFD": "false"}, "set, and without meaning for this device plugin: ENABLE_GFD"),
+        ({"ENABLE_GFD": "True", "GFD_IMAGE": "x"}, "ENABLE_GFD=True has no effect: this device plugin does not start"),
+    ],
+)
+def test_who_expects_feature_discovery_is_told_that_it_does_not_come(environment: dict[str, str], said: str) -> None:
+    assert variables_without_meaning(environment).startswith(said)
+    assert bool(variables_without_meaning(environment)) is bool(said)
+
+
+def test_cdi_names_that_nobody_makes_sure_of_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(cli, ["run", "--cdi", "off", "--device-list-strategy", "cdi-cri"]) == 2
+    assert "use --cdi write or require" in capsys.readouterr().err

@@ -179,3 +179,13 @@ def test_a_closed_reader_leaves_no_process_and_may_be_used_again(reader: SlowRea
     assert process.poll() is not None
     reader.close()
     assert read(reader, path) == b"x"
+
+
+def test_a_process_that_was_started_ahead_is_the_one_that_reads(reader: SlowReader, tmp_path: Path) -> None:
+    (tmp_path / "config").write_bytes(b"x")
+    reader.start()
+    assert reader._process is not None
+    ahead = reader._process.pid
+    reader.start()
+    assert read(reader, tmp_path / "config") == b"x"
+    assert reader._process.pid == ahead

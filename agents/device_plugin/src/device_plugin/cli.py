@@ -212,6 +212,7 @@ def doctor(node: Node, naming: Naming, pod_resources_socket: str, output: str, *
 def run(node: Node, naming: Naming, node_name: str, daemon: DaemonSettings, **told: Any) -> None:
     """Advertise and allocate until told to stop. A node without a device, or still without a kubelet, is no error."""
     settings = parse_settings(naming, **told)
+    node.sysfs.slow_reader.start()  # it gets ready while we import
     import_grpc()
     from device_plugin.reconcile import Plugin
     from nodelib.wakeups import Wakeups, stop_on_signals

@@ -2,26 +2,29 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_plugin.endpoint import answers, endpoint_path, why_blocked
 from device_plugin.inventory import Devices, by_resource
 from device_plugin.kubelet_socket import find_kubelet
 from device_plugin.plan import KubeletId, Step, plan
 from device_plugin.settings import CdiMode, Settings
-from device_plugin.specs import Specs
 from nodelib.errors import NodeError
 from nodelib.inventory import Inventory
 from nodelib.names import ResourceName
 from nodelib.node import Node
-from nodelib.spec_plan import Step as SpecStep
 from nodelib.vfio import assignable_devices
+
+if TYPE_CHECKING:
+    from device_plugin.specs import Specs
+    from nodelib.spec_plan import Step as SpecStep
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
     """What a daemon that starts now would do."""
 
-    steps: tuple[SpecStep | Step, ...]
+    steps: "tuple[SpecStep | Step, ...]"
     waiting: tuple[tuple[str, str], ...]
     """What it would wait for: the resource, or `kubelet` or `CDI`, and the reason."""
 
@@ -32,7 +35,6 @@ class Outside:
     def __init__(self, node: Node, settings: Settings) -> None:
         self._node = node
         self._settings = settings
-        self._specs = Specs(node.host, settings.cdi)
         self.kubelet_socket = node.host.resolve(settings.kubelet_socket)
 
     @property
@@ -45,7 +47,7 @@ class Outside:
         inventory = self._node.scan(with_config=True)
         devices = assignable_devices(inventory, self._settings.naming)
         if self._settings.cdi is CdiMode.REQUIRE:  # with `write` the daemon would first write what is missing
-            devices, _ = self._specs.check(devices)
+            devices, _ = self._specs().check(devices)
         return devices, inventory
 
     def kubelet(self) -> KubeletId | None:
@@ -67,10 +69,15 @@ class Outside:
             waiting.append(("kubelet", f"there is no socket {self.kubelet_socket}"))
         spec_steps: tuple[SpecStep, ...] = ()
         try:
-            specs = self._specs.plan(devices)
+            specs = self._specs().plan(devices)
             spec_steps = specs.steps
             waiting += [("CDI", str(problem)) for problem in specs.problems]
         except NodeError as error:
             waiting.append(("CDI", str(error)))
         blocked = {name for name in desired if str(name) in dict(waiting)}
         return Planned((*spec_steps, *plan(desired, (), kubelet, blocked)), tuple(waiting))
+
+    def _specs(self) -> "Specs":
+        from device_plugin.specs import Specs  # with a YAML parser, which `list` seldom needs
+
+        return Specs(self._node.host, self._settings.cdi)

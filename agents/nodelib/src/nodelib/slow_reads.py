@@ -48,6 +48,11 @@ class SlowReader:
                 # What was asked in an earlier round and answers now is that round's answer: it is not given as new.
                 return {path: _parse(self._answers.get(path)) if path in asked else None for path in wanted}
 
+    def start(self) -> None:
+        """Start the process now, so that the first read need not wait for it."""
+        with self._asking:
+            self._running()
+
     def close(self) -> None:
         """End the process; one that is inside the kernel is killed and not waited for."""
         process, self._process = self._process, None

@@ -129,11 +129,28 @@ class Sysfs:
         unread: list[DeviceError] = []
         for address in dict.fromkeys((*functions, *members)):
             try:
-                read.append(self.pci_device(address))
+                read.append(self._use_of(address))
             except DeviceError as error:
                 unread.append(error)
         is_open = tuple(function.address for function in read if function.is_open)
         return GroupUse(tuple(function.address for function in read), is_open, tuple(unread))
+
+    def _use_of(self, address: PciAddress) -> PciDevice:
+        """The function with only what `is_open` asks for: Allocate waits for this. Raises as `pci_device` does."""
+        folder = f"{self._devices}/{address}"
+        try:
+            enable = attributes.parse_count(attributes.read_text(f"{folder}/enable"))
+        except (OSError, ValueError):
+            enable = None
+        return PciDevice(
+            address=address,
+            vendor=0,
+            device=0,
+            pci_class=self._identity(address, "class"),
+            driver=attributes.link_name(f"{folder}/driver"),
+            enable=enable,
+            has_vfio_dev=attributes.has_vfio_dev(folder),
+        )
 
     def vfio_group_nodes(self) -> frozenset[int]:
         """The groups that the kernel shows a legacy VFIO node for."""
