@@ -113,6 +113,8 @@ def test_dev_is_judged_by_only_where_it_is_the_hosts(host: HostRoot, tmp_path: P
     """Inside a container, /dev is the container's own, which never gains a node."""
     assert not host.shows_dev
     (host.root / "dev").mkdir()
+    assert not host.shows_dev, "a mount of the host's root alone has an empty folder there"
+    (host.root / "dev/null").touch()
     assert host.shows_dev
     (tmp_path / "root").symlink_to("/")
     for own in (Path("/"), Path("//"), Path("/dev/.."), tmp_path / "root"):

@@ -230,6 +230,7 @@ def test_nodes_are_seen_below_the_hosts_dev(tree: Tree) -> None:
 def test_a_dev_without_vfio_shows_no_nodes_and_no_dev_shows_nothing_at_all(tree: Tree) -> None:
     assert look_at(tree).dev_vfio is None
     (tree.root / "dev").mkdir()
+    (tree.root / "dev/null").touch()
     assert look_at(tree).dev_vfio == frozenset()
 
 

@@ -219,6 +219,8 @@ def run(node: Node, naming: Naming, node_name: str, daemon: DaemonSettings, **to
 
     wakeups = Wakeups()
     stop_on_signals(wakeups)
+    # What is no message of the contract is refused by grpc, which would log a traceback of its own for it.
+    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
     if said := variables_without_meaning(os.environ):
         log.warning("%s", said)
     with contextlib.closing(open_poster(os.environ, node_name, "device-plugin")) as events:

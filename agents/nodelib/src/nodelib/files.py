@@ -55,8 +55,14 @@ class HostRoot:
         """Whether the host's /dev can be judged by.
 
         With the root at `/` it cannot: inside a container that is the container's own /dev, which never gains a node.
+        Nor can an empty folder, which is what a mount of the host's root without those below it shows.
         """
-        return not self.root.samefile("/") and (self.root / "dev").is_dir()
+        if self.root.samefile("/"):
+            return False
+        try:
+            return any((self.root / "dev").iterdir())
+        except OSError:
+            return False
 
 
 def make_folder(folder: Path, *, mode: int = 0o755) -> None:
