@@ -47,13 +47,15 @@ class PluginProcess:
 
 
 @contextlib.contextmanager
-def process(small: SmallNode, *options: str, prefix: Sequence[str] = (), **variables: str) -> Iterator[PluginProcess]:
-    """`device-plugin run` with *options* and environment *variables*; *prefix* is a program that starts it.
+def process(
+    small: SmallNode, *options: str, prefix: Sequence[str] = (), python: str = sys.executable, **variables: str
+) -> Iterator[PluginProcess]:
+    """`device-plugin run` with *options* and environment *variables*, by *python*, which *prefix* starts.
 
     Its log goes to a file: a pipe that nobody empties would stop it sooner or later.
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "HOST_ROOT": str(small.root)} | variables
-    command = [*prefix, sys.executable, "-m", "device_plugin", "run", "--cdi", "off", *options]
+    command = [*prefix, python, "-m", "device_plugin", "run", "--cdi", "off", *options]
     with tempfile.NamedTemporaryFile(prefix="device-plugin-", suffix=".log") as log:
         running = subprocess.Popen(command, env=environment, stderr=log)
         try:

@@ -125,3 +125,17 @@ def test_without_cdi_nothing_is_written_and_nothing_held_back(small: SmallNode, 
     with RunningPlugin(small.node, Settings(cdi=CdiMode.OFF, health_interval_s=60.0)):
         kubelet.wait_until(lambda: kubelet.allocatable(PGPU) == 1)
     assert [path.name for path in folder.iterdir()] == ["broken.yaml"]
+
+
+def test_field_37_a_spec_under_an_alias_of_before_is_taken_away_and_a_foreign_one_is_not(
+    small: SmallNode, folder: Path, kubelet: Kubelet
+) -> None:
+    (folder / "nic.yaml").write_text(
+        "cdiVersion: 0.5.0\nkind: a.com/b\ndevices: [{name: x, containerEdits: {env: [A=B]}}]\n"
+    )
+    with RunningPlugin(small.node, WRITE):
+        kubelet.wait_until(lambda: kubelet.allocatable(PGPU) == 1)
+    renamed = Settings(Naming(gpu_alias="gpu"), cdi=CdiMode.WRITE, health_interval_s=60.0)
+    with RunningPlugin(small.node, renamed):
+        kubelet.wait_until(lambda: kubelet.allocatable("nvidia.com/gpu") == 1)
+    assert sorted(path.name for path in folder.iterdir()) == ["nic.yaml", "nvidia.com-gpu.yaml"]

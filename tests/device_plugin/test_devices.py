@@ -1,11 +1,14 @@
 """What users see of their devices: capacity, health both ways, names and nodes. Numbers: facts, field problems."""
 
+import os
+
 import pytest
 
 from device_plugin.event_reasons import HEALTHY, UNHEALTHY
 from device_plugin.settings import CdiMode, Settings
 from nodelib.event_reasons import EventReason
 from nodelib.metrics import Metric
+from nodelib.spec_folder import SpecReader
 from nodelib.vfio import Naming
 from tests.device_plugin.small_node import (
     ANSWERING,
@@ -254,6 +257,50 @@ def test_a_node_file_that_the_host_lacks_makes_a_device_unhealthy_and_its_coming
         assert running.plugin.desired
         (small.root / "dev/vfio/65").touch()
         kubelet.wait_until(lambda: health(kubelet) == {"65": True})
+
+
+def test_field_44_a_gpu_that_resets_for_minutes_holds_up_nobody_elses_health(pair: SmallNode, kubelet: Kubelet) -> None:
+    """To open a FIFO waits for a writer, as a read of `config` waits for the end of the reset."""
+    with RunningPlugin(pair.node) as running:
+        kubelet.wait_until(lambda: health(kubelet) == {"65": True, "66": True})
+        (pair.folder(FIRST) / "config").unlink()
+        os.mkfifo(pair.folder(FIRST) / "config")
+        pair.event()
+        kubelet.wait_until(lambda: health(kubelet) == {"65": False, "66": True})
+        for is_well in (False, True, False, True):
+            (pair.folder(SECOND) / "config").write_bytes(ANSWERING if is_well else GONE)
+            pair.event()
+            kubelet.wait_until(lambda now=is_well: health(kubelet) == {"65": False, "66": now})  # type: ignore[misc]
+        assert kubelet.admit_pod("tenant", requests={PGPU: 1}).device_ids(PGPU) == ("66",)
+        (pair.folder(FIRST) / "config").unlink()
+    assert running.last.ready, "a device that is ill is no fault of the plugin"
+
+
+def test_field_43_no_further_name_is_ever_another_devices_while_one_is_gone(small: SmallNode, kubelet: Kubelet) -> None:
+    """Groups 0 and 1 exist, so no index may be a name; a device that is gone keeps its place among the indices."""
+    settings = Settings(cdi=CdiMode.WRITE, health_interval_s=60.0)
+    addresses = {"0": "0000:3b:00.0", "1": "0000:5e:00.0", "70": "0000:83:00.0"}
+    for group, address in addresses.items():
+        small.add(address, int(group))
+
+    def names(of: str) -> set[str]:
+        nodes = SpecReader(small.node.host).resolve().nodes
+        return {name.partition("=")[2] for name, paths in nodes.items() if paths == (f"/dev/vfio/{of}",)}
+
+    with RunningPlugin(small.node, settings):
+        kubelet.wait_until(lambda: kubelet.allocatable(PGPU) == 3)
+        assert {group: names(group) for group in addresses} == {
+            "0": {"0", addresses["0"]},
+            "1": {"1", addresses["1"]},
+            "70": {"70", addresses["70"], "2"},
+        }
+        small.unplug(addresses["0"])
+        small.event()
+        kubelet.wait_until(lambda: health(kubelet) == {"0": False, "1": True, "70": True})
+        assert {group: names(group) for group in ("1", "70")} == {
+            "1": {"1", addresses["1"]},
+            "70": {"70", addresses["70"], "2"},
+        }
 
 
 def test_the_settings_of_these_tests_leave_events_alone_to_do_it() -> None:

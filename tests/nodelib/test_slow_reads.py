@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from nodelib import slow_reads
+from nodelib.errors import NodeError
 from nodelib.slow_reads import SlowReader
 from tests.nodelib.samples import wait_until
 
@@ -189,3 +191,12 @@ def test_a_process_that_was_started_ahead_is_the_one_that_reads(reader: SlowRead
     reader.start()
     assert read(reader, tmp_path / "config") == b"x"
     assert reader._process.pid == ahead
+
+
+def test_a_process_that_cannot_be_started_is_one_sentence(
+    reader: SlowReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_reads, "_CHILD", (str(tmp_path / "absent"),))
+    reader.start()
+    with pytest.raises(NodeError, match=r"cannot start the process that reads what can block \(No such file"):
+        reader.read([str(tmp_path / "config")], 64)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 
 from nodelib import slow_read_worker
+from nodelib.errors import NodeError
 
 ANSWER_TIMEOUT_S = 1.0
 _CHILD = (sys.executable, "-I", "-S", slow_read_worker.__file__)
@@ -29,7 +30,10 @@ class SlowReader:
         self._asking = threading.Lock()
 
     def read(self, paths: Iterable[str], size: int) -> dict[str, bytes | OSError | None]:
-        """The first *size* bytes of each of *paths*, or why not; None for a file that does not answer in time."""
+        """The first *size* bytes of each of *paths*, or why not; None for a file that does not answer in time.
+
+        Raises NodeError where no process can be started at all.
+        """
         wanted = tuple(dict.fromkeys(paths))
         if not wanted:
             return {}
@@ -49,8 +53,8 @@ class SlowReader:
                 return {path: _parse(self._answers.get(path)) if path in asked else None for path in wanted}
 
     def start(self) -> None:
-        """Start the process now, so that the first read need not wait for it."""
-        with self._asking:
+        """Start the process now, so that the first read need not wait for it; where that fails the read will say so."""
+        with self._asking, contextlib.suppress(NodeError):
             self._running()
 
     def close(self) -> None:
@@ -73,9 +77,12 @@ class SlowReader:
         self.close()  # somebody killed it: what was asked of it will never be answered
         with self._changed:
             self._waiting.clear()
-        self._process = subprocess.Popen(
-            _CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        try:
+            self._process = subprocess.Popen(
+                _CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        except OSError as error:
+            raise NodeError(f"cannot start the process that reads what can block ({error.strerror})") from error
         threading.Thread(target=self._collect, args=(self._process,), name="slow-reads", daemon=True).start()
         return self._process
 
