@@ -193,3 +193,13 @@ def test_a_right_to_watch_that_is_missing_is_asked_for_ever_more_rarely(
         until(lambda: len(caplog.records) == 3)
     pauses = [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
     assert pauses == ["0.01 s", "0.02 s", "60 s"]
+
+
+def test_labels_and_annotations_of_others_wake_nobody(api: KubeApi, kube_node: KubeNode) -> None:
+    kube_node.view()
+    with Watching(kube_node) as watching:
+        api.wait_until(lambda: api.open_watches == 1)
+        api.patch_node({"metadata": {"labels": {"zone": "b"}, "annotations": {"note": "x"}}})
+        api.set_label("nvidia.com/gpu.deploy.vfio-manager", "true")
+        until(lambda: watching.changes > 0)
+    assert watching.changes == 1

@@ -59,10 +59,9 @@ class Holders:
     def _alive(self, holding: Collection[tuple[str, str]]) -> tuple[Pod, ...]:
         """Without those that have ended: older kubelets list them until they are deleted.
 
-        A pod that the API server does not know is alive: it was deleted by force, and the kubelet still ends it.
+        A pod that the API server does not have here is alive: it was deleted by force, and the kubelet still ends it.
         """
-        known = {(pod.namespace, pod.name): pod for pod in self._pods.on_node() or ()}
-        pods = (known.get(key, Pod(*key)) for key in sorted(holding))
+        pods = (self._pods.find(*key) for key in sorted(holding))
         return tuple(pod for pod in pods if not pod.has_ended)
 
 

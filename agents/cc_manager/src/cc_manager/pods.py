@@ -36,13 +36,18 @@ class KubePods:
     def namespace(self) -> str:
         return self._namespace
 
-    def on_node(self) -> tuple[Pod, ...] | None:
-        """Every pod on the node, None where they may not be listed. Raises ApiError."""
+    def find(self, namespace: str, name: str) -> Pod:
+        """The pod as the API server has it on this node; without a uid where it is not known or may not be asked for.
+
+        Raises ApiError. One pod is listed by its name: all those of a node would be megabytes.
+        """
+        query = {"fieldSelector": f"metadata.name={name},{self._here['fieldSelector']}"}
         try:
-            return _pods(self._kube.get("/api/v1/pods", self._here))
+            found = _pods(self._kube.get(f"/api/v1/namespaces/{namespace}/pods", query))
         except ApiError as error:
             self._note_forbidden(error, "the kubelet's word alone counts for which pods are alive")
-        return None
+            return Pod(namespace, name)
+        return found[0] if found else Pod(namespace, name)
 
     def of_installation(self) -> tuple[Pod, ...]:
         """The pods on the node in the installation's namespace. Raises ApiError, also where they may not be listed."""
@@ -77,13 +82,17 @@ class KubePods:
     def wait_until_gone(self, chosen: Chooser, timeout_s: float, stopped: Callable[[], bool]) -> tuple[Pod, ...]:
         """Follow the installation's pods by a watch until none of the *chosen* is left; those left at the end."""
         deadline = self._clock.monotonic() + timeout_s
+        told: set[str] = set()
         left = chosen(self.of_installation())
         while left and not stopped() and self._clock.monotonic() < deadline:
             try:
                 left = self._follow(chosen, min(_WATCH_S, deadline - self._clock.monotonic()))
             except ApiError as error:
-                log.warning("%s; the pods are listed again in %g s", error, error.retry_after_s or _AGAIN_S)
-                self._clock.sleep(error.retry_after_s or _AGAIN_S)
+                pause_s = error.retry_after_s or _AGAIN_S
+                if str(error) not in told:
+                    told.add(str(error))
+                    log.warning("%s; the pods are listed every %g s", error, pause_s)
+                self._clock.sleep(pause_s)
         return left
 
     @property
