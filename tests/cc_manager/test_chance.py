@@ -19,7 +19,7 @@ from tests.cc_manager.workloads import add_operands, operand_labels
 from tests.fakes.kube.faults import Drop, Fault, Garble, Refuse
 from tests.fakes.kube.rest import Target
 
-RUNS, AT_ONCE = 1000, 50
+RUNS, AT_ONCE = 1000, 25
 MODES = ("off", "on", "devtools", "ppcie")
 OPERANDS = ("vfio-manager", "kata-sandbox-device-plugin")
 FAULTS: tuple[Fault, ...] = (
