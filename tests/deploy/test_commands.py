@@ -10,6 +10,9 @@ from typing import Any
 import click
 import pytest
 
+from images.agents import agent as image_of
+from images.build import BASE as BASE_IMAGE
+from images.build import Order
 from nodelib.serving import parse_listen
 from tests.deploy.manifests import AGENTS, BASE, COMPONENTS, HOST, OVERLAYS, Agent, agents, deployed, with_component
 
@@ -87,9 +90,10 @@ def test_the_command_is_one_that_the_package_installs(agent: str) -> None:
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_the_image_is_of_this_version(agent: str) -> None:
-    project = tomllib.loads((ROOT / "agents" / agent.replace("-", "_") / "pyproject.toml").read_text())["project"]
-    assert agents()[agent].container["image"] == f"localhost/cgpu-agents/{agent}:{project['version']}"
+def test_the_image_is_what_make_images_builds(agent: str) -> None:
+    order = Order("buildah", BASE_IMAGE, "localhost/cgpu-agents", tag="", platform="", epoch=0, revision="")
+    assert agents()[agent].container["image"] == order.name(image_of(agent))
+    assert f"make images REGISTRY={order.registry}`" in (BASE / "kustomization.yaml").read_text()
 
 
 def test_the_device_plugin_waits_for_kata_managers_specs() -> None:
