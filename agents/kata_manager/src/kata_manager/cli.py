@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kata_manager import report
-from kata_manager.options import cdi_folder_option, parse_settings, run_options, spec_options
+from kata_manager.options import (
+    cdi_folder_option,
+    parse_runtime,
+    parse_settings,
+    run_options,
+    runtime_options,
+    spec_options,
+)
 from kata_manager.pid_file import NAME as PID_FILE
 from kata_manager.pid_file import pid_file
 from kata_manager.settings import meaningless
@@ -94,6 +101,24 @@ def spec(node: Node, output: str, write: bool, dry_run: bool, **chosen: Any) -> 
         click.echo(json.dumps([spec.as_document() for spec in keeper.specs()], indent=2))
     else:
         click.echo("---\n".join(spec_text(wanted).decode() for wanted in keeper.specs()), nl=False)
+
+
+@cli.command()
+@node_option
+@spec_options
+@runtime_options
+@output_option
+def doctor(node: Node, output: str, **chosen: Any) -> int:
+    """Tell whether pods of this node can get their GPUs: every check and its remedy. Exit code 1 if one failed."""
+    from kata_manager.doctor import Where, examine
+    from kata_manager.reconcile import SpecKeeper
+    from nodelib.doctor import exit_code
+    from nodelib.doctor import report as report_checks
+
+    settings = parse_settings(chosen)
+    checks = examine(node, SpecKeeper(node, settings), settings.cdi_folder, Where(*parse_runtime(chosen)))
+    echo(report_checks(checks), output)
+    return exit_code(checks)
 
 
 @cli.command()

@@ -6,6 +6,8 @@ import click
 
 from kata_manager.settings import SPEC_VERSIONS, VHOST_MODULES, Settings
 from nodelib.cdi import WRITTEN_VERSION
+from nodelib.errors import InvalidValue
+from nodelib.pod_resources import POD_RESOURCES_SOCKET
 from nodelib.settings import naming_options, options
 from nodelib.spec_files import DYNAMIC_FOLDER, SpecFormat
 
@@ -76,10 +78,9 @@ runtime_options = options(
     click.option(
         "--containerd-config",
         envvar="CONTAINERD_CONFIG",
-        default="/etc/containerd/config.toml",
-        show_default=True,
+        default="",
         show_envvar=True,
-        help="containerd's configuration on the host.",
+        help="containerd's configuration on the host. Default: /etc/containerd/config.toml, k3s's or RKE2's.",
     ),
     click.option(
         "--containerd-socket",
@@ -97,7 +98,25 @@ runtime_options = options(
         show_envvar=True,
         help="CRI-O's configuration on the host; its drop-ins are in the folder of that name with .d.",
     ),
+    click.option(
+        "--pod-resources-socket",
+        envvar="POD_RESOURCES_SOCKET",
+        default=POD_RESOURCES_SOCKET,
+        show_default=True,
+        show_envvar=True,
+        help="The kubelet's PodResources socket on the host.",
+    ),
 )
+
+
+def parse_runtime(chosen: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """The runtime's name and the host's paths, each from the root. Raises InvalidValue for one that is not."""
+    paths = ("containerd_config", "containerd_socket", "crio_config", "pod_resources_socket")
+    for name in paths:
+        if chosen[name] and not chosen[name].startswith("/"):
+            raise InvalidValue(f"--{name.replace('_', '-')} {chosen[name]!r} must be a path of the host from its root")
+    runtime = {"crio": "cri-o"}.get(chosen["runtime"], chosen["runtime"])
+    return runtime, *(chosen[name] for name in paths)
 
 
 def parse_settings(chosen: dict[str, Any]) -> Settings:
