@@ -26,6 +26,7 @@ def test_the_linter_finds_nothing() -> None:
     passes(f"{BIN}/ruff", "check", ".")
 
 
+@pytest.mark.timeout(600)  # it has no cache on a new machine, and shares the processors with the other tests
 def test_the_types_are_right() -> None:
     passes(f"{BIN}/mypy")
 
