@@ -16,6 +16,7 @@ from device_plugin.endpoint import (
     endpoint_name,
     endpoint_path,
     move_into_place,
+    remove_abandoned,
     temporary_path,
     why_blocked,
 )
@@ -147,3 +148,17 @@ def test_of_two_instances_that_start_at_once_over_a_dead_socket_one_wins(small: 
         assert winner.is_in_place()
         winner.remove()
         assert list(small.plugins.iterdir()) == []
+
+
+def test_what_a_killed_instance_left_half_placed_is_removed_and_nothing_else(small: SmallNode) -> None:
+    dead, fresh, alive, foreign = (temporary_path(small.plugins) for _ in range(4))
+    other = small.plugins / "other.sock"
+    for path in (dead, fresh, other):
+        leave_dead_socket(path)
+    foreign.write_text("no socket")
+    with listening(alive):
+        for path in (dead, alive, foreign, other):
+            os.utime(path, (0, 0))
+        remove_abandoned(small.plugins)
+    assert set(small.plugins.iterdir()) == {fresh, alive, foreign, other}
+    remove_abandoned(small.plugins / "absent")

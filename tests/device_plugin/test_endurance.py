@@ -55,3 +55,27 @@ def test_field_1_a_hundred_restarts_of_the_kubelet_at_any_moment_are_each_notice
         assert after.descriptors <= before.descriptors + 2, f"{before} became {after}"
         assert after.resident_kib <= before.resident_kib + SLACK_KIB, f"{before} became {after}"
         assert "Traceback" not in running.finish()
+
+
+def test_field_4_the_plugin_dies_and_comes_back_while_every_device_is_given_away_and_nothing_shrinks(
+    small: SmallNode, kubelet: Kubelet
+) -> None:
+    for number in range(8):
+        small.add(f"0000:{0x10 + number:02x}:00.0", 40 + number, numa_node=number % 2)
+    pods = []
+    for round_ in range(5):
+        with process(small) as running:
+            kubelet.wait_until(lambda: kubelet.allocatable(PGPU) == 8, PATIENCE_S)
+            assert set(kubelet.devices(PGPU)) == {str(40 + number) for number in range(8)}
+            if round_ < 4:
+                pods.append(kubelet.admit_pod(f"tenant-{round_}", requests={PGPU: 2}))
+                for device in pods[-1].device_ids(PGPU):
+                    small.write(f"0000:{0x10 + int(device) - 40:02x}:00.0", "enable", "1")
+            if round_ % 2:
+                running.finish()
+            else:
+                running.kill()
+        kubelet.wait_until(lambda: kubelet.allocatable(PGPU) == 0, PATIENCE_S)
+        assert kubelet.capacity(PGPU) == 8
+    assert sorted(device for pod in pods for device in pod.device_ids(PGPU)) == [str(40 + n) for n in range(8)]
+    assert kubelet.pods == tuple(sorted(pods, key=lambda pod: pod.name))

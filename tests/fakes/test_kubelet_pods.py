@@ -184,13 +184,17 @@ def test_an_answer_without_a_response_ends_the_pod(kubelet: Kubelet, plugin: Min
 
 def test_odd_answers_are_complained_about(kubelet: Kubelet, plugin: MinimalPlugin) -> None:
     odd = api.DeviceSpec(container_path="/dev/vfio/65", host_path="dev/vfio/65", permissions="rx")
-    response = api.ContainerAllocateResponse(devices=[odd])
+    response = api.ContainerAllocateResponse(
+        devices=[odd], cdi_devices=[api.CDIDevice(name="pgpu=65")], envs={"A=B": "C"}
+    )
     plugin.on_allocate = lambda _: api.AllocateResponse(container_responses=[response, response])
     kubelet.admit_pod("odd", requests={RESOURCE_NAME: 1})
     complaints = "\n".join(kubelet.complaints)
     assert "answered one container request with 2 responses" in complaints
     assert "has the permissions 'rx'" in complaints
     assert "is not absolute" in complaints
+    assert "'pgpu=65' is no qualified CDI name" in complaints
+    assert "'A=B' cannot be the name of an environment variable" in complaints
 
 
 def test_a_name_is_used_once(kubelet: Kubelet, plugin: MinimalPlugin) -> None:

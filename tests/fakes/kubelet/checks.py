@@ -11,6 +11,11 @@ MAX_DEVICE_ID_LENGTH = 63
 MAX_NAME_LENGTH = 63
 MAX_DOMAIN_LENGTH = 253
 DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+# facts/kubelet-cdi-kata-contract.md, "CDI": vendor, class and device name.
+CDI_NAME = re.compile(
+    r"[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?/[A-Za-z](?:[A-Za-z0-9_-]*[A-Za-z0-9])?"
+    r"=[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?"
+)
 NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
 
@@ -72,3 +77,9 @@ def allocation_problems(response: api.AllocateResponse) -> Iterator[str]:
                 yield f"{spec.host_path} has the permissions {spec.permissions!r}"
             if not (spec.host_path.startswith("/") and spec.container_path.startswith("/")):
                 yield f"the path {spec.host_path!r} or {spec.container_path!r} is not absolute"
+        for device in container.cdi_devices:  # the kubelet passes them on, and the runtime then fails the container
+            if CDI_NAME.fullmatch(device.name) is None:
+                yield f"{device.name!r} is no qualified CDI name"
+        for variable in container.envs:
+            if not variable or "=" in variable or "\0" in variable:
+                yield f"{variable!r} cannot be the name of an environment variable"

@@ -5,6 +5,8 @@ import fcntl
 import os
 import re
 import socket
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from nodelib.names import ResourceName
 MAX_PATH_BYTES = 107
 """`sun_path` holds 108 bytes, the last of them a NUL (unix(7))."""
 _PROBE_S = 0.5
+_TEMPORARY = ".cgpu-"
+_ABANDONED_S = 60.0
 
 
 def endpoint_name(resource: ResourceName) -> str:
@@ -34,7 +38,20 @@ def endpoint_path(folder: Path, resource: ResourceName) -> Path:
 
 def temporary_path(folder: Path) -> Path:
     """A free name, shorter than any endpoint's, for a socket that is not in its place yet."""
-    return folder / f".{os.urandom(4).hex()}"  # `secrets` would bring OpenSSL, 4 MiB
+    return folder / f"{_TEMPORARY}{os.urandom(4).hex()}"  # `secrets` would bring OpenSSL, 4 MiB
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what an instance that was killed left behind before its socket was in place.
+
+    Only what has one of our temporary names, is old enough to be nobody's any more, and does not answer.
+    """
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{_TEMPORARY}*"):
+            found = path.lstat()
+            is_old = time.time() - found.st_mtime > _ABANDONED_S
+            if is_old and stat.S_ISSOCK(found.st_mode) and not answers(path):
+                path.unlink()
 
 
 def why_blocked(folder: Path, resource: ResourceName) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from device_plugin.allocate import AllocatePolicy, tell_nobody
 from device_plugin.apply import Servers
 from device_plugin.changes import HealthChange, events_of, health_changes
-from device_plugin.endpoint import why_blocked
+from device_plugin.endpoint import remove_abandoned, why_blocked
 from device_plugin.inventory import Devices, by_resource, summary
 from device_plugin.kubelet_socket import find_kubelet
 from device_plugin.plan import KubeletId, Registration, plan
@@ -83,6 +83,7 @@ class Plugin:
 
     def run(self, daemon: DaemonSettings = DEFAULT_DAEMON) -> None:
         """Rounds until the wake-ups' stop event; then streams are ended and our sockets removed."""
+        remove_abandoned(self._kubelet_socket.parent)
         run_until_stopped(
             Daemon(
                 self.round,

@@ -3,6 +3,7 @@
 Folders, file names and precedence: Container Device Interface specification, and its Go library's cache.
 """
 
+import functools
 import json
 import re
 from collections import Counter
@@ -104,6 +105,7 @@ def spec_file_name(kind: str, form: SpecFormat = SpecFormat.YAML) -> str:
     return f"{kind.replace('/', '-')}.{form.value}"
 
 
+@functools.lru_cache(maxsize=8)  # a quiet round of a large node asks again for what it asked before
 def spec_text(spec: CdiSpec, form: SpecFormat = SpecFormat.YAML) -> bytes:
     """The whole content of the file for *spec*; equal specs give equal bytes."""
     if form is SpecFormat.JSON:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from nodelib import health
-from nodelib.inventory import Inventory, is_in_use
+from nodelib.inventory import Inventory
 from nodelib.iommu import IommuGroup, viability_problems
 from nodelib.names import NVIDIA_DOMAIN, ResourceName, model_alias
 from nodelib.nvidia import Kind, is_assignable_kind, kind_of, nvlink_fabric
@@ -83,8 +83,8 @@ def assignable_devices(inventory: Inventory, naming: Naming) -> tuple[Assignable
 
     All of them, healthy or not, in use or not: capacity must not shrink because a pod runs.
     """
-    indices = _physical_indices(inventory)
-    found = (_device_of_group(group, inventory, naming, indices) for group in inventory.groups)
+    known = _Known(inventory)  # once for all groups: a node can have hundreds
+    found = (_device_of_group(group, inventory, naming, known) for group in inventory.groups)
     here = [device for device in found if device is not None]
     devices = (*here, *_absent_devices(inventory, naming, {device.id for device in here}))
     return _without_collisions(sorted(devices, key=lambda device: int(device.id)), _taken_names(inventory))
@@ -124,10 +124,17 @@ def uses_cdev(functions: Iterable[PciDevice], mode: VfioMode) -> bool:
             return all(function.vfio_cdev for function in functions)
 
 
-def _device_of_group(
-    group: IommuGroup, inventory: Inventory, naming: Naming, indices: dict[PciAddress, int]
-) -> AssignableDevice | None:
-    members = inventory.members_of(group)
+class _Known:
+    """What every device's account needs of the whole node."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.devices = inventory.by_address
+        self.indices = _physical_indices(inventory)
+        self.has_switches = bool(inventory.nvswitches)
+
+
+def _device_of_group(group: IommuGroup, inventory: Inventory, naming: Naming, known: _Known) -> AssignableDevice | None:
+    members = tuple(known.devices[address] for address in group.members if address in known.devices)
     functions = tuple(member for member in members if is_assignable_kind(member))
     if not functions:
         return None  # only virtual functions or companions of a GPU that sits in another group
@@ -138,15 +145,15 @@ def _device_of_group(
         id=str(group.number),
         resource=resource_of(functions, naming),
         functions=functions,
-        further_names=_further_names(functions, indices, with_cdevs=cdevs),
+        further_names=_further_names(functions, known.indices, with_cdevs=cdevs),
         spec_nodes=cdev_nodes if cdevs else (group_node,),
         allocate_nodes=cdev_nodes if cdevs else (VFIO_CONTAINER_NODE, group_node),
         numa_node=next((f.numa_node for f in functions if f.numa_node is not None), None),
         pcie_root=functions[0].pcie_root,
-        fabric=nvlink_fabric(functions[0], has_switches=bool(inventory.nvswitches)),
-        in_use=is_in_use(inventory, functions[0]),
+        fabric=nvlink_fabric(functions[0], has_switches=known.has_switches),
+        in_use=any(member.is_open for member in members),
         problems=(
-            *viability_problems(group, inventory.by_address),
+            *viability_problems(group, known.devices),
             *health.missing_functions(group.number, inventory),
             *health.node_problems(group.number, functions, inventory, cdevs=cdevs),
             *(problem for member in members if (problem := health.config_problem(member, inventory))),
