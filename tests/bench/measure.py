@@ -88,6 +88,12 @@ def resident_mib(pid: int, *, with_children: bool = True) -> float:
     return total / 1024
 
 
+def spent_cpu_ms(pid: int) -> float:
+    """The CPU time that *pid* has taken so far: what is left of a duration on a machine that has much else to do."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 def _children(pid: int) -> list[int]:
     """Those that any thread of *pid* has started: each thread has a list of its own (proc(5))."""
     found: list[int] = []
