@@ -12,13 +12,14 @@ import shlex
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import click
 
 from nodelib.cli import run_command
 from nodelib.output import sentence
-from tests.fakes.node import SimulatedNode
+from tests.fakes.node import NODE_NAME, SimulatedNode
 from tests.pages.commands import executables
 from tests.pages.scenarios import SCENARIOS, CannotBeMade
 from tests.pages.source import ROOT
@@ -59,7 +60,7 @@ def _answers(scenario: str, typed: tuple[str, ...]) -> list[str]:
     with (
         tempfile.TemporaryDirectory(prefix="pages-") as folder,
         SCENARIOS[scenario].on(Path(folder)) as simulated,
-        _terminal(),
+        _environment(COLUMNS="80", NODE_NAME=NODE_NAME, KUBECONFIG=str(simulated.kubeconfig)),
     ):
         root = str(simulated.node.host.root)
         return [_piped(command, simulated, root) for command in typed]
@@ -68,7 +69,9 @@ def _answers(scenario: str, typed: tuple[str, ...]) -> list[str]:
 def _piped(command: str, simulated: SimulatedNode, root: str) -> str:
     """What the command says, through `grep -A N WORD` or `tail -N` if it is sent through one."""
     command, _, filtered = command.partition(" | ")
-    lines = _wrapped_anew(_answer(command, simulated).replace(root, "")).splitlines(keepends=True)
+    table, blank, rest = _answer(command, simulated).partition("\n\n")
+    text = _aligned_anew(table, root) + blank + _wrapped_anew(rest.replace(root, ""))
+    lines = text.splitlines(keepends=True)
     match shlex.split(filtered):
         case ["grep", "-A", after, word]:
             lines = [
@@ -79,6 +82,17 @@ def _piped(command: str, simulated: SimulatedNode, root: str) -> str:
         case ["tail", number]:
             lines = lines[int(number) :]
     return _PID.sub("/proc/PID/", "".join(lines))
+
+
+def _aligned_anew(table: str, root: str) -> str:
+    """*table* without *root* in it, its columns as wide as what is left."""
+    if root not in table or "  " not in table:
+        return _wrapped_anew(table.replace(root, ""))
+    lines = table.split("\n")
+    starts = [found.start() for found in re.finditer(r"\S+(?: \S+)*", lines[0])]
+    cells = [[line[a:b].strip().replace(root, "") for a, b in pairwise([*starts, None])] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
 
 
 def _wrapped_anew(text: str) -> str:
@@ -104,11 +118,12 @@ def _commands() -> dict[str, click.Command]:
 
 
 @contextlib.contextmanager
-def _terminal() -> Iterator[None]:
-    """Of 80 columns, as most are."""
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "80"
+def _environment(**variables: str) -> Iterator[None]:
+    """A terminal of 80 columns, as most are, and what a pod or an administrator has set."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -42,6 +42,13 @@ def commands(page: Path) -> list[str]:
     return [re.split(r"\s+#\s|\s\|\s", line)[0].strip() for line in lines]
 
 
+def code(page: Path) -> set[str]:
+    """The words of *page* that are code within a line, each for itself."""
+    return {
+        word.strip(",;:=()") for part in _INLINE.findall(_without_fences(page.read_text())) for word in part.split()
+    }
+
+
 def flags(page: Path) -> set[str]:
     """Every long flag that *page* names in code."""
     text = page.read_text()

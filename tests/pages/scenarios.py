@@ -128,6 +128,14 @@ def _mode_that_does_not_stick(simulated: SimulatedNode) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def _paused(simulated: SimulatedNode) -> Iterator[None]:
+    """A cc-manager died in the midst of a change, and was taken away."""
+    for operand in ("vfio-manager", "kata-sandbox-device-plugin"):
+        simulated.api.set_label(f"nvidia.com/gpu.deploy.{operand}", "paused-for-cc-mode-change")
+    yield
+
+
 def _with_spec(name: str, text: str) -> Trouble:
     """Another tool's CDI spec beside ours, which are in place."""
 
@@ -169,6 +177,7 @@ SCENARIOS: dict[str, Scenario] = {
     "a mode that the chip lacks": Scenario("hgx-b200", _label_followed, is_bound=True, label="ppcie"),
     "a mode change while a VM runs": Scenario("mixed", _label_while_in_a_vm, is_bound=True, label="on"),
     "a mode that does not stick": Scenario("mixed", _mode_that_does_not_stick, is_bound=True, label="on"),
+    "operands left paused": Scenario("mixed", _paused, is_bound=True),
     "cc-manager on unbound GPUs": Scenario("mixed", _label_followed, label="on"),
 }
 """By the name that a page gives before what it shows."""

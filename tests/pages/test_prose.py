@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,12 +14,16 @@ from nodelib.cli import run_command
 from tests.fakes.node import NODE_NAME, SimulatedNode
 from tests.pages.commands import Executable, executables, options
 from tests.pages.operations import AGENTS
-from tests.pages.prose import PAGES, anchors, commands, flags, links
+from tests.pages.prose import PAGES, anchors, code, commands, flags, links
 from tests.pages.source import ROOT
 
 EXECUTABLES = {one.name: one for agent in AGENTS for one in executables(agent)}
 EXAMPLES = {"ADDRESS": "0000:17:00.0", "MODE": "on", "NODE": "node-1", "NAME": "vfio-pci", "VERB": "status"}
-PENDING = ("security.md", "drop-in.md")
+PENDING = ("drop-in.md",)
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+NOT_OURS = {"RUNTIME", "CONTAINERD_CONFIG", "CONTAINERD_SOCKET", "CRIO_CONFIG", "CONFIG_FILE", "POD_NAMESPACE"}
+NOT_OURS |= {"SYS_MODULE", "SYS_PTRACE", "SOURCE_DATE_EPOCH"}
+"""Variables of other agents, without effect here; capabilities; variables of builds."""
 LOOKING = ("status", "plan", "doctor", "list", "spec")
 """Verbs that change nothing, so that a test can do what a page says."""
 OTHERS_FLAGS = {"--all-namespaces", "--as", "--field-selector", "--for", "--now", "--overwrite", "--timeout", "--tail"}
@@ -60,8 +66,8 @@ def test_every_command_of_ours_on_a_page_is_one_that_its_program_takes() -> None
     assert len(lines) > 60
     for page, (name, *arguments) in lines:
         problem = refusal(EXECUTABLES[name], arguments)
-        if page == "docs/operations.md" and problem.startswith("Missing option"):
-            continue  # that page tells verbs and options apart
+        if len(arguments) == 1 and problem.startswith("Missing "):
+            continue  # a verb by its name alone is a mention, not something to type
         assert not problem, f"{page}: {name} {' '.join(arguments)}: {problem}"
 
 
@@ -94,6 +100,27 @@ def test_every_make_target_and_path_that_a_page_names_is_there(page: Path) -> No
                 assert list(ROOT.glob(f"{module.replace('.', '/')}*")) or module == "pytest", line
 
 
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_variable_metric_and_event_that_a_page_names_is_in_operations(page: Path) -> None:
+    """Where a page tells what others have, or the kernel, it is told apart below."""
+    named = {
+        word for word in code(page) if re.fullmatch(r"[A-Z]+(_[A-Z]+)+|[a-z]+_[a-z_]+_total|(Cc|Cdi|Gpu)[A-Z]\w+", word)
+    }
+    unknown = {word for word in named if word not in OPERATIONS}
+    assert unknown <= NOT_OURS
+
+
+def test_the_readme_shows_the_demo_as_it_is() -> None:
+    shown = re.search(
+        r"^RESULT +TIME.*?^every step was verified$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    said = subprocess.run(
+        [sys.executable, "-m", "tests.demo"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=100
+    ).stdout
+    assert shown
+    assert without_times(shown[0]) == without_times(said[said.index("RESULT") :])
+
+
 @pytest.mark.parametrize("agent", AGENTS)
 def test_an_agents_readme_names_all_its_verbs_and_no_other(agent: str) -> None:
     text = (ROOT / "agents" / agent / "README.md").read_text()
@@ -122,6 +149,10 @@ def refusal(executable: Executable, arguments: list[str]) -> str:
     except click.ClickException as error:
         return error.format_message()
     return ""
+
+
+def without_times(text: str) -> str:
+    return re.sub(r" +\d+\.\d+ s ", " T ", text.strip())
 
 
 def _split(line: str) -> list[str]:

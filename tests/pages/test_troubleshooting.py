@@ -13,8 +13,8 @@ SAID = frozenset[str]().union(*map(sentences, PACKAGES))
 QUOTED = re.findall(r"^> (.+)$", PAGE, re.MULTILINE)
 ROWS = range(1, 45)
 """Of facts/field-problems.md."""
-UNSEEN = {16, 31, 43}
-"""Rows of which a user of these agents sees nothing: what they do about them is never in anybody's way."""
+UNSEEN = {43}
+"""The row of which users see nothing: a name that would be another device's is never given."""
 
 
 def said(message: str) -> bool:
