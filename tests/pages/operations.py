@@ -12,7 +12,17 @@ from tests.pages import deployed, metrics
 from tests.pages.commands import Executable, Option, executables, meaning, options, usage
 from tests.pages.examples import records
 from tests.pages.markdown import block, code, table
-from tests.pages.source import PACKAGES, UNKNOWN, Constant, Saying, checks, constants, environment_variables, problems
+from tests.pages.source import (
+    PACKAGES,
+    UNKNOWN,
+    Constant,
+    Saying,
+    checks,
+    constants,
+    environment_variables,
+    ignored_variables,
+    problems,
+)
 
 AGENTS = ("vfio_manager", "cc_manager", "kata_manager", "device_plugin")
 _KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
@@ -145,6 +155,11 @@ def _variables() -> str:
             "## Environment variables\n",
             "Each is the same as its option, which wins where both are given.\n",
             table(("Variable", "Option"), rows),
+            "Of existing manifests, taken without effect:\n",
+            table(
+                ("Variable", "Agent", "Why"),
+                ((code(name), _name(package), why) for package in PACKAGES for name, why in ignored_variables(package)),
+            ),
             f"Read besides: {', '.join(code(name) for name in others)}; Kubernetes and the image set them.\n",
         ]
     )

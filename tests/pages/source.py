@@ -7,6 +7,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -51,10 +52,24 @@ def constants(package: str) -> tuple[Constant, ...]:
     """The string constants of *package*'s modules, in the order of the source."""
     found = []
     for module, tree in modules(package):
-        for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
+        for node, following in pairwise([*tree.body, None]):
             match node:
                 case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str() as value)):
                     found.append(Constant(module, name, value, _docstring(following)))
+    return tuple(found)
+
+
+def ignored_variables(package: str) -> tuple[tuple[str, str], ...]:
+    """Variables of existing manifests that *package* takes without effect, and why: a table of names, or of reasons."""
+    found: list[tuple[str, str]] = []
+    for _, tree in modules(package):
+        for node, following in pairwise([*tree.body, None]):
+            doc = _docstring(following)
+            match node:
+                case ast.Assign(value=ast.Tuple(elts=names)) if doc.startswith("Variables"):
+                    found += [(_text(name), doc) for name in names]
+                case ast.Assign(value=ast.Dict(keys=names, values=reasons)) if doc.startswith("Variables"):
+                    found += [(_text(name), _text(why)) for name, why in zip(names, reasons, strict=True)]
     return tuple(found)
 
 
@@ -111,6 +126,10 @@ def environment_variables(package: str) -> tuple[str, ...]:
 @cache
 def _parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
+
+
+def _text(node: ast.expr | None) -> str:
+    return str(node.value) if isinstance(node, ast.Constant) else UNKNOWN
 
 
 def _docstring(node: ast.stmt | None) -> str:

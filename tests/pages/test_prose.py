@@ -21,7 +21,7 @@ EXECUTABLES = {one.name: one for agent in AGENTS for one in executables(agent)}
 EXAMPLES = {"ADDRESS": "0000:17:00.0", "MODE": "on", "NODE": "node-1", "NAME": "vfio-pci", "VERB": "status"}
 PENDING = ("drop-in.md",)
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
-NOT_OURS = {"RUNTIME", "CONTAINERD_CONFIG", "CONTAINERD_SOCKET", "CRIO_CONFIG", "CONFIG_FILE", "POD_NAMESPACE"}
+NOT_OURS = {"RUNTIME", "CONTAINERD_CONFIG", "CONTAINERD_SOCKET", "CRIO_CONFIG"}
 NOT_OURS |= {"SYS_MODULE", "SYS_PTRACE", "SOURCE_DATE_EPOCH"}
 """Variables of other agents, without effect here; capabilities; variables of builds."""
 LOOKING = ("status", "plan", "doctor", "list", "spec")
