@@ -54,7 +54,9 @@ def file_constants() -> tuple[Constant, ...]:
     found: dict[str, Constant] = {}
     for one in _all_constants():
         is_path = (
-            one.value.startswith("/") and not one.value.startswith((*_KERNEL_FOLDERS, "/api/")) and ":" not in one.value
+            one.value.startswith("/")
+            and not one.value.startswith((*_KERNEL_FOLDERS, "/api/", "/apis/"))
+            and ":" not in one.value
         )
         if is_path and not (one.value in found and found[one.value].doc):
             found[one.value] = one
