@@ -25,7 +25,8 @@ from tests.pages.source import (
 )
 
 AGENTS = ("vfio_manager", "cc_manager", "kata_manager", "device_plugin")
-_KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
+_HOST_FOLDERS = ("/etc/", "/lib/", "/opt/", "/run/", "/usr/", "/var/")
+"""Not those of the kernel; other paths in the code are of the API or of gRPC."""
 _HEAD = """\
 # Operations: everything that can be set, seen and asked
 
@@ -53,11 +54,7 @@ def file_constants() -> tuple[Constant, ...]:
     """The host's files and folders that the code names, but for those of the kernel; each path once."""
     found: dict[str, Constant] = {}
     for one in _all_constants():
-        is_path = (
-            one.value.startswith("/")
-            and not one.value.startswith((*_KERNEL_FOLDERS, "/api/", "/apis/"))
-            and ":" not in one.value
-        )
+        is_path = one.value.startswith(_HOST_FOLDERS) and ":" not in one.value
         if is_path and not (one.value in found and found[one.value].doc):
             found[one.value] = one
     return tuple(found.values())
