@@ -11,11 +11,11 @@ from typing import Any
 from nodelib.files import HostRoot
 from tests.images.base import Buildah
 
-# Mounts of its own, the root read-only, then the volumes; what runs in the end is this very process.
+# Mounts of its own, the root read-only if asked, then the volumes; what runs in the end is this very process.
 _ENTER = """set -e
-root=$1; shift
+root=$1; how=$2; shift 2
 mount --bind "$root" "$root"
-mount -o remount,bind,ro "$root"
+mount -o remount,bind,$how "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 while [ "$1" != -- ]; do mount --rbind "$1" "$2"; shift 2; done
@@ -52,8 +52,10 @@ class Image:
     def holds(self, path: str) -> bool:
         return (self.root / path).exists()
 
-    def command(self, command: Sequence[str], volumes: Volumes, environment: Mapping[str, str]) -> list[str]:
-        """What runs *command* as uid 0 without any capability, on a read-only root with *volumes*."""
+    def command(
+        self, command: Sequence[str], volumes: Volumes, environment: Mapping[str, str], *, root_is: str = "ro"
+    ) -> list[str]:
+        """What runs *command* as uid 0 without any capability, on a root that is `ro` or `rw`, with *volumes*."""
         tree = HostRoot(self.root)  # an absolute link in the image (/var/run -> /run) must not lead out of it
         places = {outside: tree.resolve(inside) for outside, inside in volumes.items()}
         for place in places.values():
@@ -61,7 +63,7 @@ class Image:
         mounts = [str(part) for volume in places.items() for part in volume]
         variables = [f"{name}={value}" for name, value in {**self.environment, **environment}.items()]
         return [
-            *("unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER, "sh", str(self.root)),
+            *("unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER, "sh", str(self.root), root_is),
             *mounts, "--", "/usr/bin/env", "-i", *variables, *_NO_CAPABILITY, *command,
         ]  # fmt: skip
 
@@ -80,11 +82,15 @@ class Image:
 
     @contextlib.contextmanager
     def started(
-        self, *command: str, volumes: Volumes | None = None, environment: Mapping[str, str] | None = None
+        self,
+        *command: str,
+        volumes: Volumes | None = None,
+        environment: Mapping[str, str] | None = None,
+        root_is: str = "ro",
     ) -> Iterator[subprocess.Popen[str]]:
         """A command that runs until it is told to stop, or until the end of the block."""
         with subprocess.Popen(
-            self.command(command, volumes or {}, environment or {}),
+            self.command(command, volumes or {}, environment or {}, root_is=root_is),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

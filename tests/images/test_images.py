@@ -1,17 +1,14 @@
 """Every image is built and started: what is in it, what it answers, and that equal sources give equal images."""
 
-import contextlib
 import importlib.util
 import re
 import shutil
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
@@ -23,64 +20,17 @@ from images.lock import pinned
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.polling import until
 from tests.images.base import NAME as BASE
-from tests.images.base import Buildah, NotHere, buildah_with_base
+from tests.images.base import Buildah
+from tests.images.building import EPOCH, build
 from tests.images.container import Image, mounted
-from tests.kata_manager.builders import add_two_gpus
 
-# One worker for the whole file, so that each image is built once; a build may take its time.
+# One worker for all of the group, so that each image is built once; a build may take its time.
 pytestmark = [pytest.mark.xdist_group("images"), pytest.mark.timeout(600)]
 
 HOST = "/host"
-EPOCH = "1000000000"
 REVISION = "org.opencontainers.image.revision"
 WITH_MODPROBE = ("vfio_manager", "kata_manager")
 each_agent = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture(scope="module")
-def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
-    with contextlib.ExitStack() as stack:
-        try:
-            yield stack.enter_context(buildah_with_base(tmp_path_factory.mktemp("images")))
-        except NotHere as reason:
-            pytest.skip(f"images cannot be built here: {reason}")
-
-
-@pytest.fixture(scope="module")
-def image(buildah: Buildah) -> Callable[[str], Image]:
-    """The image of an agent, built when it is first asked for, by the program behind `make images`."""
-    built: dict[str, Image] = {}
-
-    def of(name: str) -> Image:
-        if name not in built:
-            sys.stdout.write(build(buildah, ROOT, name, "first"))
-            built[name] = mounted(buildah, f"{agent(name).image}:first")
-        return built[name]
-
-    return of
-
-
-def build(buildah: Buildah, root: Path, name: str, tag: str) -> str:
-    """Build an image from the tree at *root*; the line that says how large it became."""
-    result = subprocess.run(
-        (sys.executable, "-m", "images.build", "--engine", "buildah", "--base", BASE, "--tag", tag, name),
-        cwd=root,
-        env={**buildah.environment, "SOURCE_DATE_EPOCH": EPOCH},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout.splitlines()[-1] + "\n"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[FakeKernel]:
-    """Two GPUs that are bound already, so that no agent has anything to write to /sys."""
-    with FakeKernel(tmp_path / "host") as kernel:
-        add_two_gpus(kernel)
-        yield kernel
-        assert kernel.writes == []
 
 
 @each_agent
@@ -192,14 +142,6 @@ def test_equal_sources_give_equal_images_whenever_and_by_whomever_they_were_chec
     second = mounted(buildah, f"{agent(name).image}:second")
     assert second.layers == first.layers
     assert second.config["Labels"] | {REVISION: ""} == first.config["Labels"] | {REVISION: ""}
-
-
-@pytest.fixture
-def service_account(tmp_path: Path) -> Path:
-    folder = tmp_path / "service-account"
-    folder.mkdir()
-    (folder / "token").write_text("token")
-    return folder
 
 
 def free_port() -> int:
