@@ -13,6 +13,8 @@ from images.agents import NAMES, ROOT, Agent, agent
 
 ENGINES = ("docker", "podman", "buildah")
 BASE = "docker.io/library/python:3.13-slim"
+REGISTRY = "localhost/cgpu-agents"
+"""Where deploy/base looks for the images unless an overlay says otherwise."""
 
 _UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -32,8 +34,7 @@ class Order:
 
     def name(self, of: Agent) -> str:
         """What the image of an agent will be called."""
-        prefix = f"{self.registry.rstrip('/')}/" if self.registry else ""
-        return f"{prefix}{of.image}:{self.tag or of.version}"
+        return f"{self.registry.rstrip('/')}/{of.image}:{self.tag or of.version}"
 
 
 def build_command(order: Order, of: Agent) -> tuple[str, ...]:
@@ -118,7 +119,9 @@ def _parse(arguments: Sequence[str]) -> tuple[Order, list[Agent]]:
     parser.add_argument("--engine", choices=ENGINES, help="default: the first of these that works here")
     parser.add_argument("--base", default=BASE, help="a Debian with Python 3.11 or later (default: %(default)s)")
     parser.add_argument("--platform", default="", help="linux/amd64 or linux/arm64; podman and buildah take both")
-    parser.add_argument("--registry", default="", help="what comes before the image's name: registry.example/team")
+    parser.add_argument(
+        "--registry", default=REGISTRY, help="what comes before the image's name (default: %(default)s)"
+    )
     parser.add_argument("--tag", default="", help="default: the agent's version")
     told = parser.parse_args(arguments)
     try:

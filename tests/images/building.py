@@ -8,12 +8,26 @@ from tests.images.base import NAME as BASE
 from tests.images.base import Buildah
 
 EPOCH = "1000000000"
+REGISTRY = "localhost/cgpu-tests"
 
 
 def build(buildah: Buildah, root: Path, name: str, tag: str) -> str:
     """Build an image from the tree at *root*; the line that says how large it became."""
     result = subprocess.run(
-        (sys.executable, "-m", "images.build", "--engine", "buildah", "--base", BASE, "--tag", tag, name),
+        (
+            sys.executable,
+            "-m",
+            "images.build",
+            "--engine",
+            "buildah",
+            "--base",
+            BASE,
+            "--registry",
+            REGISTRY,
+            "--tag",
+            tag,
+            name,
+        ),
         cwd=root,
         env={**buildah.environment, "SOURCE_DATE_EPOCH": EPOCH},
         capture_output=True,

@@ -12,7 +12,7 @@ import pytest
 from images.agents import ROOT, agent
 from tests.fakes.kernel import FakeKernel
 from tests.images.base import Buildah, NotHere, buildah_with_base
-from tests.images.building import build
+from tests.images.building import REGISTRY, build
 from tests.images.container import Image, mounted
 from tests.kata_manager.builders import add_two_gpus
 
@@ -34,7 +34,7 @@ def image(buildah: Buildah) -> Callable[[str], Image]:
     def of(name: str) -> Image:
         if name not in built:
             sys.stdout.write(build(buildah, ROOT, name, "first"))
-            built[name] = mounted(buildah, f"{agent(name).image}:first")
+            built[name] = mounted(buildah, f"{REGISTRY}/{agent(name).image}:first")
         return built[name]
 
     return of

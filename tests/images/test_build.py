@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from images import build
 from images.agents import NAMES, ROOT, agent
 from images.build import Order, answering, build_command, main, problem, source_date
 
-ORDER = Order("buildah", "localhost/base", "", "", "", 1_000_000_000, "abc")
+ORDER = Order("buildah", "localhost/base", "registry.example/team", "", "", 1_000_000_000, "abc")
 VFIO = agent("vfio-manager")
 
 
@@ -21,7 +22,7 @@ def test_what_is_built_is_said_by_arguments_alone() -> None:
     assert command == (
         "buildah build --timestamp 1000000000 --format oci --build-arg BASE=localhost/base"
         f" --build-arg SOURCE_DATE_EPOCH=1000000000 --build-arg VERSION={VFIO.version} --build-arg REVISION=abc"
-        f" --file agents/vfio_manager/Dockerfile --tag vfio-manager:{VFIO.version} ."
+        f" --file agents/vfio_manager/Dockerfile --tag registry.example/team/vfio-manager:{VFIO.version} ."
     )
 
 
@@ -31,9 +32,9 @@ def test_docker_knows_neither_timestamp_nor_format() -> None:
 
 
 def test_registry_tag_and_platform_are_the_callers() -> None:
-    order = replace(ORDER, registry="registry.example/team/", tag="edge", platform="linux/arm64")
+    order = replace(ORDER, registry="registry.example/other/", tag="edge", platform="linux/arm64")
     command = build_command(order, VFIO)
-    assert command[command.index("--tag") + 1] == "registry.example/team/vfio-manager:edge"
+    assert command[command.index("--tag") + 1] == "registry.example/other/vfio-manager:edge"
     assert command[command.index("--platform") + 1] == "linux/arm64"
 
 
@@ -81,7 +82,7 @@ def test_a_build_that_fails_is_1_and_names_the_image(
     assert main(["--engine", "buildah", "kata-manager"]) == 1
     out, err = capfd.readouterr()
     assert out == "no such base\n"
-    assert err == f"error: buildah could not build kata-manager:{VFIO.version}; its reason is above\n"
+    assert err == f"error: buildah could not build {build.REGISTRY}/kata-manager:{VFIO.version}; its reason is above\n"
 
 
 def test_make_hands_its_variables_on() -> None:
@@ -114,6 +115,12 @@ def test_sizes_are_what_the_engine_says(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert build.size(engine, "vfio-manager:1") == size
+
+
+def test_the_manifests_look_for_the_images_where_make_images_puts_them() -> None:
+    told = yaml.safe_load((ROOT / "deploy/base/kustomization.yaml").read_text())["images"]
+    order = replace(ORDER, registry=build.REGISTRY)
+    assert {f"{entry['newName']}:{entry['newTag']}" for entry in told} == {order.name(agent(name)) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,7 +21,7 @@ from tests.fakes.kernel import FakeKernel
 from tests.fakes.polling import until
 from tests.images.base import NAME as BASE
 from tests.images.base import Buildah
-from tests.images.building import EPOCH, build
+from tests.images.building import EPOCH, REGISTRY, build
 from tests.images.container import Image, mounted
 
 # One worker for all of the group, so that each image is built once; a build may take its time.
@@ -139,7 +139,7 @@ def test_equal_sources_give_equal_images_whenever_and_by_whomever_they_were_chec
         if path.name == "__pycache__":
             (path / "left_behind.pyc").write_bytes(b"")
     build(buildah, tmp_path, name, "second")
-    second = mounted(buildah, f"{agent(name).image}:second")
+    second = mounted(buildah, f"{REGISTRY}/{agent(name).image}:second")
     assert second.layers == first.layers
     assert second.config["Labels"] | {REVISION: ""} == first.config["Labels"] | {REVISION: ""}
 
