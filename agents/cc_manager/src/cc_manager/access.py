@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from cc_manager.bar0 import MapWords, map_resource, open_bar0
 from cc_manager.chips import Part
 from cc_manager.clock import Clock
+from cc_manager.errors import DeviceAsleep
 from cc_manager.firewall import pass_firewall, security_fault_code
 from cc_manager.hardware import Device
 from nodelib.errors import DeviceBusy, DeviceError, DeviceGone, DeviceHung
@@ -79,7 +80,7 @@ class Access:
         device = sysfs.pci_device(address)
         if not wake:
             if device.is_asleep:
-                raise DeviceError(address, f"it sleeps ({device.power_state}) and is not woken only to be looked at")
+                raise DeviceAsleep(address, f"it sleeps ({device.power_state}) and is not woken only to be looked at")
             return
         if device.power_control not in (None, "on"):
             sysfs.keep_awake(address)

@@ -2,7 +2,7 @@
 
 import click
 
-from cc_manager.cli_by_hand import set_mode, status
+from cc_manager.cli_by_hand import knobs, set_mode, status
 from cc_manager.cli_daemon import doctor, plan_verb, restore, run
 from nodelib.settings import version_option
 
@@ -16,5 +16,5 @@ def cli() -> None:
     """
 
 
-for verb in (status, set_mode, run, plan_verb, doctor, restore):
+for verb in (status, set_mode, knobs, run, plan_verb, doctor, restore):
     cli.add_command(verb)

@@ -1,8 +1,6 @@
-"""The verbs for a person at the keyboard, without Kubernetes: `status` and `set`."""
+"""The verbs for a person at the keyboard, without Kubernetes: `status`, `set` and `knobs`."""
 
-import logging
-import time
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
@@ -10,60 +8,88 @@ from cc_manager import report
 from cc_manager.cli_options import change_options, make_setter
 from cc_manager.mode import CcMode
 from cc_manager.settings import LOCK_FILE, Settings
-from nodelib.errors import NodeError, NotSupported
 from nodelib.node import Node
 from nodelib.output import echo
-from nodelib.settings import dry_run_option, log_options, node_option, output_option
+from nodelib.pci import PciAddress
+from nodelib.settings import AddressType, dry_run_option, log_options, node_option, output_option
 
-if TYPE_CHECKING:
-    from cc_manager.setter import Outcome
-
-log = logging.getLogger(__name__)
-
-_BUSY_POLL_S = 2.0
+_device_option = click.option(
+    "--device",
+    "devices",
+    type=AddressType(),
+    multiple=True,
+    help="Only this device, by its full PCI address; may be given more than once. Default: all.",
+)
 
 
 @click.command()
 @node_option
+@click.option(
+    "--knobs",
+    is_flag=True,
+    help="Also ask the firmware which mode is staged: this writes registers of idle devices, nothing else.",
+)
 @output_option
 @click.pass_context
-def status(ctx: click.Context, /, node: Node, output: str) -> None:
-    """Show every GPU and NVSwitch and its mode. Writes nothing: a sleeping device is left asleep."""
-    echo(report.status(make_setter(ctx, node, Settings()).look()), output)
+def status(ctx: click.Context, /, node: Node, knobs: bool, output: str) -> None:
+    """Show every GPU and NVSwitch and its mode. Writes nothing (but see --knobs): a sleeping device is left asleep."""
+    setter = make_setter(ctx, node, Settings())
+    if not knobs:
+        echo(report.status(setter.look()), output)
+        return
+    from cc_manager.lock import mode_lock
+
+    with mode_lock(node.host.resolve(LOCK_FILE)):
+        observations = setter.look(knobs=True)
+    echo(report.status(observations), output)
 
 
 @click.command("set")
 @click.argument("mode", type=click.Choice([mode.value for mode in CcMode]))
 @node_option
+@_device_option
 @change_options
 @dry_run_option
 @output_option
 @log_options
 @click.pass_context
-def set_mode(ctx: click.Context, /, node: Node, mode: str, settings: Settings, output: str, dry_run: bool) -> None:
-    """Bring every device of this node to MODE by hand, without Kubernetes, and verify it."""
-    from cc_manager.lock import mode_lock
-    from cc_manager.plan import plan_transition
+def set_mode(ctx: click.Context, /, node: Node, mode: str, settings: Settings, output: str, **told: Any) -> None:
+    """Bring every device of this node to MODE by hand, without Kubernetes, and verify it.
+
+    Ctrl-C stops before the next phase and puts back what is staged; a second one ends at once.
+    """
+    from cc_manager.by_hand import chosen, raise_unless_done, set_by_hand
+    from cc_manager.observation import as_if_woken
 
     setter = make_setter(ctx, node, settings)
-    if dry_run:
-        echo(report.plan(plan_transition(setter.look(), CcMode(mode))), output)
+    if told["dry_run"]:
+        only = chosen(node.scan(), told["devices"])
+        observations = setter.look()
+        planned = setter.plan(as_if_woken(observations), CcMode(mode), only)
+        echo(report.plan(planned, observations), output)
         return
-    with mode_lock(node.host.resolve(LOCK_FILE)):
-        outcome = setter.set(CcMode(mode))
-        while outcome.waits:
-            log.info("waiting: %s", "; ".join(outcome.reasons))
-            time.sleep(_BUSY_POLL_S)
-            outcome = setter.set(CcMode(mode))
-    if not outcome.observations:
-        raise NotSupported("no NVIDIA GPU on this node")
+    outcome = set_by_hand(setter, CcMode(mode), told["devices"])
     echo(report.status(outcome.observations), output)
-    _raise_unless_done(outcome)
+    raise_unless_done(outcome, was_stopped=setter.wakeups.stop.is_set())
 
 
-def _raise_unless_done(outcome: "Outcome") -> None:
-    if outcome.ok:
-        return
-    text = "\n".join((f"the devices are not all in mode {outcome.mode}:", *outcome.reasons))
-    unsupported = all(one.problem and one.problem.code == "unsupported" for one in outcome.observations)
-    raise (NotSupported if unsupported else NodeError)(text)
+@click.command()
+@node_option
+@_device_option
+@output_option
+@click.pass_context
+def knobs(ctx: click.Context, /, node: Node, devices: tuple[PciAddress, ...], output: str) -> None:
+    """Show every firmware knob: what is staged, and whether the host may change it.
+
+    Asks the firmware of idle devices, which takes register writes; nothing is staged, and a sleeping device is left
+    asleep.
+    """
+    from cc_manager import report_knobs
+    from cc_manager.by_hand import chosen
+    from cc_manager.lock import mode_lock
+
+    setter = make_setter(ctx, node, Settings())
+    only = chosen(node.scan(), devices)
+    with mode_lock(node.host.resolve(LOCK_FILE)):
+        readings = setter.read_knobs(only)
+    echo(report_knobs.knobs(readings), output)

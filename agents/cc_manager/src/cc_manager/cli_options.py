@@ -9,7 +9,7 @@ import click
 
 from cc_manager.bar0 import MapWords, map_resource
 from cc_manager.mode import CcMode
-from cc_manager.settings import OPERATOR_NAMESPACE, ClusterSettings, Drift, Settings, WhenBusy
+from cc_manager.settings import OPERATOR_NAMESPACE, ClusterSettings, Drift, PpcieExit, Settings, WhenBusy
 from nodelib.errors import InvalidValue
 from nodelib.node import Node
 from nodelib.settings import options
@@ -57,10 +57,52 @@ def _change_options(function: Callable[..., R], policies: Iterable[WhenBusy]) ->
             type=click.FloatRange(min=0.1),
             help="Seconds after which a device whose reset does not end is given up.",
         ),
+        click.option(
+            "--device-retries",
+            envvar="DEVICE_RETRIES",
+            default=1,
+            show_default=True,
+            show_envvar=True,
+            type=click.IntRange(0, 10),
+            help="How often a step that failed on one device is tried again there.",
+        ),
+        click.option(
+            "--device-timeout",
+            "device_timeout_s",
+            envvar="DEVICE_TIMEOUT",
+            default=120.0,
+            show_default=True,
+            show_envvar=True,
+            type=click.FloatRange(min=0.0),
+            help="Seconds after which a device gets no further attempt at a step.",
+        ),
+        click.option(
+            "--ppcie-exit",
+            envvar="PPCIE_EXIT",
+            default=PpcieExit.SINGLE.value,
+            show_default=True,
+            show_envvar=True,
+            type=click.Choice([way.value for way in PpcieExit]),
+            help="Leave ppcie with the reset that brings the other mode, or with a reset of its own before that.",
+        ),
     )
     @functools.wraps(function)
-    def with_settings(*args: Any, when_busy: str, reset_timeout_s: float, **kwargs: Any) -> R:
-        settings = Settings(when_busy=WhenBusy(when_busy), reset_timeout_s=reset_timeout_s)
+    def with_settings(
+        *args: Any,
+        when_busy: str,
+        reset_timeout_s: float,
+        device_retries: int,
+        device_timeout_s: float,
+        ppcie_exit: str,
+        **kwargs: Any,
+    ) -> R:
+        settings = Settings(
+            when_busy=WhenBusy(when_busy),
+            reset_timeout_s=reset_timeout_s,
+            device_retries=device_retries,
+            device_timeout_s=device_timeout_s,
+            ppcie_exit=PpcieExit(ppcie_exit),
+        )
         return function(*args, settings=settings, **kwargs)
 
     return with_settings

@@ -3,6 +3,7 @@
 DeviceError               (nodelib) names the PCI address
 ├── UnsupportedDevice     its chip, or this mode on it, is not supported: exit code 3
 ├── Bar0Refused           the kernel does not let us map its registers
+├── DeviceAsleep          it sleeps and is only looked at
 ├── BusError              its internal bus answered with an error marker
 ├── FaultyDevice          it is in recovery mode or has a security fault: nothing may be written to it
 └── FirmwareError         its firmware did not do what was asked
@@ -26,6 +27,10 @@ class UnsupportedDevice(DeviceError):
 
 class Bar0Refused(DeviceError):
     """BAR0 cannot be mapped."""
+
+
+class DeviceAsleep(DeviceError):
+    """It is in D3, and nobody may wake it only to look at it."""
 
 
 class BusError(DeviceError):

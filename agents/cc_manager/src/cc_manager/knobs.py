@@ -29,9 +29,14 @@ class Knob(IntEnum):
     PPCIE = 45
 
     @property
+    def label(self) -> str:
+        """Its name for people."""
+        return self.name.lower().replace("_", " ")
+
+    @property
     def text(self) -> str:
         """The knob in a sentence: the number is what documents and other tools use."""
-        return f"knob {self.value} ({self.name.lower().replace('_', ' ')})"
+        return f"knob {self.value} ({self.label})"
 
 
 PERMISSION_OF: Mapping[Knob, Knob] = {

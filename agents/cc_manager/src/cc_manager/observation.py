@@ -1,6 +1,7 @@
 """What is known of each device's mode at one moment. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from cc_manager.chips import Part
 from cc_manager.mode import CcMode, ModeBits
@@ -45,6 +46,11 @@ class Observation:
         return self.device.address
 
     @property
+    def is_asleep(self) -> bool:
+        """Whether its mode is not known because it sleeps and was not woken to be looked at."""
+        return self.problem is not None and self.problem.code == "asleep"
+
+    @property
     def is_left_staged(self) -> bool:
         """Whether the next reset will put another mode in force than the active one."""
         return self.staged is not None and self.active is not None and self.staged != self.active
@@ -55,3 +61,8 @@ class Observation:
             return False
         wanted = self.part.shown_mode(mode)
         return self.active.mode is wanted and (self.staged is None or self.staged.mode is wanted)
+
+
+def as_if_woken(observations: Iterable[Observation]) -> tuple[Observation, ...]:
+    """*observations* for a plan that is only shown: a change would wake a sleeping device and go on."""
+    return tuple(replace(one, problem=None) if one.is_asleep else one for one in observations)

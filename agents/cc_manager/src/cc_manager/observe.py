@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from cc_manager.access import Access
 from cc_manager.chips import part_of
-from cc_manager.errors import UnsupportedDevice
+from cc_manager.errors import DeviceAsleep, UnsupportedDevice
 from cc_manager.mode import ModeBits
 from cc_manager.observation import Observation, Verified
 from nodelib.at_once import at_once
@@ -78,6 +78,8 @@ def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Obser
         if access.is_off_bus(one.address):
             return replace(one, problem=Problem("off-bus", error.reason))
         return replace(one, problem=Problem("unreadable", error.reason))
+    except DeviceAsleep as error:
+        return replace(one, problem=Problem("asleep", error.reason))
     except DeviceError as error:
         return replace(one, problem=Problem("unreadable", error.reason))
     return replace(one, active=active, staged=staged, source="BAR0")

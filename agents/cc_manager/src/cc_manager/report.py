@@ -49,8 +49,8 @@ def status(observations: Iterable[Observation]) -> Report:
     return Report(tuple(rows), COLUMNS, grouped(reasons), empty="no NVIDIA GPU on this node")
 
 
-def plan(planned: Plan) -> Report:
-    """The steps by phase, or the reasons why nothing would be begun."""
+def plan(planned: Plan, observations: Iterable[Observation] = ()) -> Report:
+    """The steps by phase, or the reasons why nothing would be begun; *observations* are what was planned upon."""
     rows = [
         {"phase": number, "address": str(step.address), "action": str(step)}
         for number, phase in enumerate(planned.phases, 1)
@@ -58,5 +58,11 @@ def plan(planned: Plan) -> Report:
     ]
     reasons: list[tuple[object, str]] = [(refusal.address, str(refusal.problem)) for refusal in planned.refusals]
     reasons += [(address, "in use by a virtual machine") for address in planned.busy]
+    asleep: list[tuple[object, str]] = [
+        (one.address, "it sleeps and was not woken for this: it may be in the mode already")
+        for one in observations
+        if one.is_asleep
+    ]
+    notes = (*grouped(reasons), *grouped(asleep), *(f"warning: {text}" for text in planned.warnings))
     empty = "nothing to do" if planned.is_done else "no step is planned, because:"
-    return Report(tuple(rows), {"phase": "PHASE", "action": "ACTION"}, grouped(reasons), empty=empty)
+    return Report(tuple(rows), {"phase": "PHASE", "action": "ACTION"}, notes, empty=empty)

@@ -1,10 +1,12 @@
 """Brings the devices of a node to a mode, whoever asks: the label or a person at the keyboard."""
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cc_manager.access import Access
 from cc_manager.apply import Failure, Transition
+from cc_manager.firmware_look import KnobReading, read_knobs
 from cc_manager.host import boot_id
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation, Verified
@@ -14,6 +16,8 @@ from cc_manager.settings import Settings, WhenBusy
 from nodelib.node import Node
 from nodelib.pci import PciAddress
 from nodelib.wakeups import Wakeups
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,13 @@ class ModeSetter:
         this_boot = boot_id(self.node.host)
         return observe(self.node.scan(), self._access, verified, boot_id=this_boot, wake=True, knobs=knobs)
 
-    def look(self) -> tuple[Observation, ...]:
-        """The same without a single write, for `status`."""
-        return observe(self.node.scan(), self._access, {}, boot_id="", wake=False, knobs=False)
+    def look(self, *, knobs: bool = False) -> tuple[Observation, ...]:
+        """The same with nothing woken, for `status`; without a single write unless the firmware is asked (*knobs*)."""
+        return observe(self.node.scan(), self._access, {}, boot_id="", wake=False, knobs=knobs)
+
+    def read_knobs(self, only: Collection[PciAddress] | None) -> tuple[KnobReading, ...]:
+        """Every knob of every device, or of *only* some, as it is staged; nothing is woken."""
+        return read_knobs(self.look(), self._access, only)
 
     def plan(
         self, observations: tuple[Observation, ...], mode: CcMode, only: Collection[PciAddress] | None = None
@@ -61,7 +69,10 @@ class ModeSetter:
     def set(self, mode: CcMode, only: Collection[PciAddress] | None = None) -> Outcome:
         """Look, plan and bring every device to *mode*, without a node object to remember anything in."""
         observations = self.observe({}, knobs=True)
-        return self.bring_to(self.plan(observations, mode, only), observations, {}, only)
+        plan = self.plan(observations, mode, only)
+        for warning in plan.warnings:
+            log.warning("%s", warning)
+        return self.bring_to(plan, observations, {}, only)
 
     def bring_to(
         self,
