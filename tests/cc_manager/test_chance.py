@@ -142,4 +142,4 @@ def test_field_27_whatever_the_api_server_does_the_labels_never_lie_and_all_is_w
             life.settle()
             faults += life.faults
             node.api.forget_requests()
-    assert faults > AT_ONCE
+    assert faults > AT_ONCE / 2, "else nothing was tried"

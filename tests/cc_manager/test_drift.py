@@ -153,7 +153,7 @@ def test_a_restart_remembers_a_gpu_that_left_the_bus_but_not_a_reboot(node: CcNo
     path.chmod(0o644)
     path.write_text("another-boot\n")
     assert node.manager().round().ready
-    assert node.api.annotations[labels.MESSAGE] == "1 devices verified in mode on"
+    assert node.api.annotations[labels.MESSAGE] == "1 device verified in mode on"
 
 
 def test_while_one_gpu_is_gone_the_label_changes_no_other(node: CcNode) -> None:

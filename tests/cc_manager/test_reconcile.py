@@ -296,8 +296,10 @@ def test_field_38_a_failed_change_is_counted(node: CcNode) -> None:
     node.want("off")
     manager.round()
     metrics = {metric.name: metric.values for metric in manager.metrics() if isinstance(metric, Metric)}
-    assert metrics["cc_manager_transitions"] == {("on",): 1.0}
-    assert metrics["cc_manager_failed_transitions"] == {("device",): 1.0}
+    assert metrics["cc_manager_transitions"] == {("off",): 0, ("on",): 1, ("devtools",): 0, ("ppcie",): 0}
+    failed = metrics["cc_manager_failed_transitions"]
+    assert {code: count for code, count in failed.items() if count} == {("device",): 1.0}
+    assert failed["in-use",] == 0, "an alert sees only what increases"
     assert metrics["cc_manager_last_failure_timestamp_seconds"].keys() == {("device",)}
     assert metrics["cc_manager_device_mode"] == {
         ("0000:07:00.0", "off"): 1.0,

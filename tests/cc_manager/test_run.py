@@ -70,6 +70,10 @@ def test_run_is_told_what_to_do_by_its_environment_and_ends_on_sigterm(tmp_path:
             "KUBECONFIG": str(node.kubeconfig(tmp_path)),
             "HOST_ROOT": str(node.node.host.root),
             "LOG_FORMAT": "json",
+            "CC_CAPABLE_DEVICE_IDS": "0x2330,0x2342",
+            "EVICT_OPERATOR_COMPONENTS": "true",
+            "OPERATOR_NAMESPACE": "gpu-operator",
+            "DEFAULT_CC_MODE": "on",
         }
         with started(**environment) as process:
             node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == "failed", 20)
@@ -77,7 +81,8 @@ def test_run_is_told_what_to_do_by_its_environment_and_ends_on_sigterm(tmp_path:
             process.send_signal(signal.SIGTERM)
             code, err = ended(process)
     assert code == 0
-    assert all(json.loads(line) for line in err.splitlines())
+    said = [json.loads(line)["message"] for line in err.splitlines()]
+    assert any(line.startswith("CC_CAPABLE_DEVICE_IDS is not needed any more") for line in said)
 
 
 def test_a_second_run_on_the_node_ends_with_a_sentence(tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ def desired_mode(labels: Mapping[str, str], default: CcMode, *, host_capable: bo
 
 def succeeded(mode: CcMode, devices: str, count: int) -> Publication:
     """Every device was verified in *mode*."""
-    return Publication(mode.value, _READY_VALUES[mode], f"{count} devices verified in mode {mode}", devices)
+    return Publication(
+        mode.value, _READY_VALUES[mode], f"{count} device{'' if count == 1 else 's'} verified in mode {mode}", devices
+    )
 
 
 def changing(mode: CcMode, devices: str) -> Publication:

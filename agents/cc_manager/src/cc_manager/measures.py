@@ -11,6 +11,21 @@ from nodelib.metrics import Histogram, Metric, MetricType
 
 DURATION_BOUNDS_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """From one Hopper GPU's reset to a node whose operands take their time."""
+FAILURE_CODES = (
+    "device",
+    "in-use",
+    "left-bus",
+    "mode-unsupported",
+    "no-iommu",
+    "not-bound",
+    "off-bus",
+    "operands",
+    "pod-resources",
+    "unknown-mode",
+    "unreadable",
+    "unsupported",
+)
+"""Shown from the start: a counter that begins with 1 has no increase that an alert could see."""
 
 
 @dataclass
@@ -52,14 +67,14 @@ class Measures:
                 "cc_manager_transitions",
                 "Changes of the node's mode that were verified, by mode.",
                 MetricType.COUNTER,
-                {(mode,): float(count) for mode, count in self.transitions.items()},
+                {(mode.value,): float(self.transitions[mode.value]) for mode in CcMode},
                 ("mode",),
             ),
             Metric(
                 "cc_manager_failed_transitions",
                 "Attempts to reach the mode that failed, by reason.",
                 MetricType.COUNTER,
-                {(code,): float(count) for code, count in self.failures.items()},
+                {(code,): float(self.failures[code]) for code in sorted({*FAILURE_CODES, *self.failures})},
                 ("reason",),
             ),
             Metric(
