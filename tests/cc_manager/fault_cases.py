@@ -77,12 +77,24 @@ def at_reset(**fields: object) -> Break:
     return break_it
 
 
-def silent_from_request(number: int) -> Break:
+def at_one_reset(**fields: object) -> Break:
+    """At the reset that the change makes, and at none after it."""
+
+    def break_it(node: CcNode, address: PciAddress) -> None:
+        at_reset(**fields)(node, address)
+        device = node.devices[address]
+        device.at_reset[device.resets + 2] = Faults()
+
+    return break_it
+
+
+def silent_from_request(number: int, *, for_ever: bool = True) -> Break:
     """The FSP falls silent at this request of the change: some knobs are staged, some not."""
 
     def break_it(node: CcNode, address: PciAddress) -> None:
         device = node.devices[address]
-        _set(device, Faults(fsp_silent_from=len(device.requests) + number))
+        first = len(device.requests) + number
+        _set(device, Faults(fsp_silent_from=first, fsp_silent_to=None if for_ever else first))
 
     return break_it
 
@@ -93,6 +105,10 @@ def gone_at_access(number: int) -> Break:
         _set(device, Faults(gone_at_access=device.accesses + number))
 
     return break_it
+
+
+def one_reset_fails(number: int) -> Break:
+    return lambda node, address: node.kernel.faults.fail_next.update({(address, "reset"): [number]})
 
 
 def reset_fails(number: int) -> Break:
@@ -265,6 +281,18 @@ FAILURES = (
     FaultCase(
         "mapping its BAR0 fails with EINVAL", bar0_fails(at_open=False, number=errno.EINVAL), "BAR0", is_readable=False
     ),
+)
+
+# What is tried again by itself (Settings.device_retries), and then goes well.
+PASSING = (
+    FaultCase("its mode does not stick at first", at_one_reset(keeps_old_mode=True)),
+    FaultCase("one boot does not complete", at_one_reset(boot_never_completes=True)),
+    FaultCase("its firewall stays up once", at_one_reset(firewall_stays_up=True), families=(BLACKWELL,)),
+    FaultCase("its registers stay out of reach once", at_one_reset(bus_errors_never_end=True), families=(BLACKWELL,)),
+    FaultCase("its FSP refuses one write", errors(lambda: FspError(0x123, is_write=True, times=1))),
+    FaultCase("one answer is lost", silent_from_request(8, for_ever=False), families=(HOPPER,)),
+    FaultCase("one answer is lost", silent_from_request(6, for_ever=False), families=(BLACKWELL,)),
+    FaultCase("one reset fails with ENOTTY", one_reset_fails(errno.ENOTTY)),
 )
 
 HARMLESS = (

@@ -6,8 +6,9 @@ operands run again when, and only when, the devices are safe to be opened.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,9 +17,9 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from cc_manager import labels
-from cc_manager.settings import READY_FILE, Settings
+from cc_manager.settings import READY_FILE, PpcieExit, Settings
 from nodelib.pci import PciAddress
-from tests.cc_manager.fault_cases import BLACKWELL, FAILURES, HARMLESS, HOPPER, FaultCase, gone_at_access, mend
+from tests.cc_manager.fault_cases import BLACKWELL, FAILURES, HARMLESS, HOPPER, PASSING, FaultCase, gone_at_access, mend
 from tests.cc_manager.invariant import MODES, staged
 from tests.cc_manager.simulated import QUICK, CcNode
 from tests.fakes.gpu import Chip
@@ -154,18 +155,40 @@ def test_between_all_modes(tmp_path: Path, family: str, before: str, mode: str, 
             mend_and_succeed(node, mode, broken, fault)
 
 
-@pytest.mark.parametrize("fault", HARMLESS, ids=lambda fault: fault.name)
-@pytest.mark.parametrize("family", [HOPPER, BLACKWELL])
-def test_what_does_no_harm(tmp_path: Path, family: str, fault: FaultCase) -> None:
-    if family not in fault.families:
-        pytest.skip(f"not on {family}")
+def of_family(faults: Iterable[FaultCase]) -> list[ParameterSet]:
+    found = itertools.product((HOPPER, BLACKWELL), faults)
+    return [pytest.param(family, one, id=f"{family}-{one.name}") for family, one in found if family in one.families]
+
+
+@pytest.mark.parametrize(("family", "fault"), of_family((*HARMLESS, *PASSING)))
+def test_what_does_no_harm_or_passes_is_nobodys_business(tmp_path: Path, family: str, fault: FaultCase) -> None:
     with node_in(tmp_path, family, MANY, "off") as node:
         for address in node.addresses:
             fault.break_it(node, address)
         node.want("on")
-        assert node.manager().round().ready
+        result = node.manager().round()
+        assert result.ready, result.message
         node.assert_all_in("on")
         node.assert_says("on")
+        assert node.api.labels[OPERAND] == "true"
+
+
+TWICE = tuple(fault for fault in FAILURES if fault.name in {"its mode does not stick", "its boot never completes"})
+
+
+@pytest.mark.parametrize("fault", TWICE, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("mode", ["on", "devtools"])
+def test_ppcie_left_in_two_passes(tmp_path: Path, mode: str, at: int, fault: FaultCase) -> None:
+    """A fault at the first reset, out of PPCIe, or at the second, into the mode."""
+    settings = replace(QUICK, ppcie_exit=PpcieExit.TWO_PASS, device_retries=0)
+    with node_in(tmp_path, HOPPER, FEW, "ppcie") as node:
+        broken = gpus_of(node)[1]
+        device = node.devices[broken]
+        fault.break_it(node, broken)
+        device.at_reset = {device.resets + at: device.at_reset[device.resets + 1]}
+        change_and_fail(node, mode, [broken], replace(fault, break_it=lambda node, address: None), settings)
+        mend_and_succeed(node, mode, [broken], fault)
 
 
 @cache

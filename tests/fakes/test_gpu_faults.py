@@ -63,7 +63,7 @@ def test_a_silent_fsp_takes_packets_and_never_answers(gpu: EmulatedDevice, words
 def test_an_fsp_that_falls_silent_at_the_request_that_the_test_names(
     gpu: EmulatedDevice, words: Words, clock: Clock
 ) -> None:
-    gpu.faults.fsp_silent_from = 2
+    gpu.faults.fsp_silent_from, gpu.faults.fsp_silent_to = 2, 3
     assert read_knob(words, clock, 8)[4] == 0
     send(words, *WRITE_8)
     clock.now += 5
@@ -72,6 +72,8 @@ def test_an_fsp_that_falls_silent_at_the_request_that_the_test_names(
     send(words, *READ_8)
     clock.now += 5
     assert not has_message(words)
+    assert read_knob(words, clock, 8)[4] == 0
+    assert gpu.complaints == []
 
 
 def test_a_client_that_waited_in_vain_may_ask_again(gpu: EmulatedDevice, words: Words, clock: Clock) -> None:

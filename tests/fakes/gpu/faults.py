@@ -47,6 +47,8 @@ class Faults:
     """Packets are taken and carried out, but never answered."""
     fsp_silent_from: int | None = None
     """The same from this request on; the first ever is 1 (see `device.requests`)."""
+    fsp_silent_to: int | None = None
+    """The last of those; None: silent for ever."""
     fsp_errors: tuple[FspError, ...] = ()
     """The first that applies to a request is its answer."""
     answer_instead: tuple[int, ...] = ()

@@ -50,8 +50,10 @@ class Fsp:
     @property
     def is_silent(self) -> bool:
         """Whether the last request is not answered."""
-        silent_from = self._faults.fsp_silent_from
-        return self._faults.fsp_is_silent or (silent_from is not None and len(self.requests) >= silent_from)
+        first, last = self._faults.fsp_silent_from, self._faults.fsp_silent_to
+        number = len(self.requests)
+        is_chosen = first is not None and number >= first and (last is None or number <= last)
+        return self._faults.fsp_is_silent or is_chosen
 
     def take(self, packet: Sequence[int]) -> tuple[int, ...] | None:
         """The answer, MCTP header included; None as long as, or because, there is nothing to say."""

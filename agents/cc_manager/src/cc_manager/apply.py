@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from cc_manager.access import Access
-from cc_manager.errors import may_pass
+from cc_manager.errors import NotBooted, may_pass
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
 from cc_manager.plan import Phase, Plan, Reset, Stage, Step, Verify
@@ -79,7 +79,10 @@ class Transition:
         return self._in_parallel(list(steps), attempt)
 
     def _attempt(self, step: Step, give_up_at: float) -> None:
-        """Do *step*, again if it may pass; a mode that cannot be verified is staged and reset for again."""
+        """Do *step*, again if it may pass; a mode that cannot be verified is staged and reset for again.
+
+        A device that did not boot cannot be asked to stage anything, and needs not: knobs outlast a reset.
+        """
         steps: tuple[Step, ...] = (step,)
         for left in range(self._settings.device_retries, -1, -1):
             try:
@@ -91,7 +94,8 @@ class Transition:
                     raise
                 log.warning("%s; it is tried again", error)
                 if isinstance(step, Verify):
-                    steps = (Stage(step.address, step.mode), Reset(step.address), step)
+                    stage = () if isinstance(error, NotBooted) else (Stage(step.address, step.mode),)
+                    steps = (*stage, Reset(step.address), step)
             else:
                 return
 
