@@ -6,7 +6,7 @@ staged is what is in force, and nothing is changing. Both `true` and `false` are
 
 from collections.abc import Callable, Iterable
 
-from cc_manager.labels import READY, STATE
+from cc_manager.labels import READY, STATE, is_changing
 from tests.fakes.gpu import ActiveMode, Chip, EmulatedDevice
 from tests.fakes.kube.record import NodeState
 
@@ -37,6 +37,8 @@ def untruths(state: NodeState, devices: Iterable[tuple[object, EmulatedDevice]])
     ready = state.labels.get(READY, "")
     if not ready:
         return []
+    if is_changing(state.annotations):
+        return [f"{READY} is {ready!r} while the annotations speak of a change"]
     mode = state.labels.get(STATE, "")
     if READY_OF.get(mode) != ready:
         return [f"{READY} is {ready!r} while {STATE} is {mode!r}"]
