@@ -20,15 +20,14 @@ from nodelib.uevents import kernel_uevents
 from tests.bench.remote_words import map_remote_words
 
 
-def main(root: str, writer_socket: str, words_socket: str, *rest: str) -> None:
-    url, ca_file, token_file, interval_s = rest
+def main(root: str, writer_socket: str, words_socket: str, url: str, ca_file: str, token_file: str) -> None:
     child = Path(__file__).parents[1] / "fakes/kernel/write_child.py"
     writer = KernelWriter(child=(sys.executable, "-I", "-S", str(child), writer_socket))
     host = HostRoot(Path(root))
     node = Node(host, Sysfs(host, writer), kernel_uevents)
     kube_access.open_kube = lambda kubeconfig: Kube(ApiAccess(url, ca_file=ca_file, token_file=token_file))
     simulated = SimpleNamespace(node=node, map_words=lambda path: map_remote_words(words_socket, path))
-    cli.main(["run", "--node-name", "node-1", "--interval", interval_s], obj=simulated)
+    cli.main(["run", "--node-name", "node-1", "--interval", "60"], obj=simulated)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,6 @@ _ANSWER = struct.Struct("<q")
 class WordsServer:
     """Answers `RemoteWords`; a connection is one mapping of one device's `resource0`."""
 
-    nothing = Path("/nothing")
-    """One word, behind which there is no device: to measure what a question costs."""
-
     def __init__(self, map_bar0: Callable[[Path], Words]) -> None:
         self.name = f"simulated-bar0-{secrets.token_hex(8)}"
         self._map_bar0 = map_bar0
@@ -47,8 +44,7 @@ class WordsServer:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection:
-            path = Path(connection.recv(4096).decode())
-            words: Words | list[int] = [0] if path == self.nothing else self._map_bar0(path)
+            words = self._map_bar0(Path(connection.recv(4096).decode()))
             while asked := connection.recv(_ASKED.size):
                 index, value = _ASKED.unpack(asked)
                 if value < 0:

@@ -84,6 +84,8 @@ class Access:
             return
         if device.power_control not in (None, "on"):
             sysfs.keep_awake(address)
+        elif not device.is_asleep:
+            return
         if not self.clock.wait_until(lambda: not sysfs.pci_device(address).is_asleep, WAKE_TIMEOUT_S, _WAKE_POLL_S):
             raise DeviceError(address, f"it does not wake up ({device.power_state}); reset or power-cycle it")
 
