@@ -141,6 +141,8 @@ class Life:
             api.cluster.end_pod(*pod)
         until(lambda: api.labels.get(STATE) == "ppcie")
         until(lambda: len(self._operand_pods()) == 3)
+        api.set_label(MODE, "no-mode")
+        until(lambda: api.labels.get(STATE) == "failed")
         api.set_label(MODE, "off")
         until(lambda: api.labels.get(READY) == "false")
 

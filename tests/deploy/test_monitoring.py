@@ -15,7 +15,7 @@ from tests.deploy.render import Object
 
 MONITORING = DEPLOY / "overlays/monitoring"
 SOURCES = Path(__file__).parents[2] / "agents"
-WORDS = {"sum", "min", "max", "by", "or", "and", "increase", "rate", "histogram_quantile", "label_values"}
+WORDS = {"sum", "min", "max", "by", "or", "and", "increase", "rate", "time", "label_values"}
 """Of PromQL, and of Grafana's queries for variables."""
 FROM_THE_SCRAPE = {"node", "pod", "job"}
 """Labels that the PodMonitor adds (`node`) and that Prometheus has of every pod."""
