@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from kata_manager.cli import cli
+from kata_manager.settings import meaningless
 from nodelib.cli import run_command
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.parts import gpu, nvswitch
@@ -181,3 +182,26 @@ def test_a_host_root_without_sys_ends_with_3(tmp_path: Path, capsys: Capture) ->
 def test_a_host_root_that_is_no_folder_ends_with_2(capsys: Capture) -> None:
     assert run_command(cli, ["spec", "--host-root", "/nowhere/at/all"]) == 2
     assert "host root /nowhere/at/all is not a folder" in capsys.readouterr().err
+
+
+# --- variables of existing manifests
+
+
+def test_variables_that_have_no_effect_are_told_and_those_that_have_are_used(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    # facts/labels-and-settings.md
+    assert meaningless({}) == ()
+    told = meaningless({"CONFIG_FILE": "/config/config.yaml", "POD_NAMESPACE": "gpu-operator", "NODE_NAME": "n"})
+    assert [text.split()[0] for text in told] == ["CONFIG_FILE", "POD_NAMESPACE"]
+    assert all("is set and has no effect: " in text for text in told)
+    monkeypatch.setenv("LOAD_KERNEL_MODULES", "false")
+    monkeypatch.setenv("CDI_ENABLED", "true")
+    (kernel.host.root / "sys/module/vhost_net/initstate").unlink()
+    (kernel.host.root / "sys/module/vhost_net/refcnt").unlink()
+    (kernel.host.root / "sys/module/vhost_net").rmdir()
+    assert said(kernel, capsys, "plan").split()[2:3] == ["write"]
+    monkeypatch.setenv("LOAD_KERNEL_MODULES", "true")
+    assert said(kernel, capsys, "plan").split()[2:4] == ["load", "vhost_net"]
+    monkeypatch.setenv("CDI_ENABLED", "false")
+    assert [line.split()[0] for line in said(kernel, capsys, "plan").splitlines()] == ["STEP", "load"]

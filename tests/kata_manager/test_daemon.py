@@ -1,6 +1,7 @@
 """The daemon: specs follow the devices, come back when somebody takes them away, and readiness tells the truth."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,16 @@ def test_a_file_that_somebody_deletes_is_back_at_once(kernel: FakeKernel, folder
     with RunningKeeper(kernel.node()) as running:
         running.wait_ready()
         for _ in range(2):
+            (folder_of(kernel) / PGPU).unlink()
+            until(lambda: files(kernel) == {PGPU: TWO_GPUS})
+
+
+def test_a_folder_that_somebody_deletes_is_back_and_watched_as_before(kernel: FakeKernel) -> None:
+    with RunningKeeper(kernel.node()) as running:
+        running.wait_ready()
+        for _ in range(2):
+            shutil.rmtree(folder_of(kernel))
+            until(lambda: folder_of(kernel).is_dir() and files(kernel) == {PGPU: TWO_GPUS})
             (folder_of(kernel) / PGPU).unlink()
             until(lambda: files(kernel) == {PGPU: TWO_GPUS})
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nodelib.folders import watched_folders
+from nodelib.folders import FolderWatch, watched_folders
 from nodelib.wakeups import Wakeups
 from tests.nodelib.samples import DEADLINE_S
 
@@ -66,6 +66,24 @@ def test_every_kind_of_change_is_noticed(folder: Path, watched: Watched) -> None
 def test_the_end_of_the_folder_itself_is_noticed(folder: Path, watched: Watched) -> None:
     shutil.rmtree(folder)
     assert watched.tells("")
+
+
+def test_a_folder_that_was_made_anew_is_followed_after_a_refresh(tmp_path: Path) -> None:
+    folder, wakeups = tmp_path / "cdi", Wakeups()
+    watch = FolderWatch(wakeups, lambda: [folder])
+    assert not watch.refresh(), "nobody listens yet"
+    with watch:
+        folder.mkdir()
+        assert watch.refresh()
+        assert not watch.refresh()
+        (folder / "a").touch()
+        assert f"{folder}/a" in wakeups.wait(DEADLINE_S)
+        shutil.rmtree(folder)
+        assert wakeups.wait(DEADLINE_S)
+        folder.mkdir()
+        assert watch.refresh()
+        (folder / "b").touch()
+        assert f"{folder}/b" in wakeups.wait(DEADLINE_S)
 
 
 def test_where_no_folder_is_there_nothing_will_be_noticed(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodelib.inventory import Inventory
+from nodelib.inventory import DeviceFault, Inventory
 from nodelib.names import is_device_name
 from nodelib.nvidia import is_assignable_kind
 from nodelib.pci import PciAddress, PciDevice
@@ -172,3 +172,15 @@ def test_no_device_mixes_the_two_interfaces_nor_lists_their_containers(inventory
 @given(nodes(), NAMINGS)
 def test_the_same_node_gives_the_same_answer(inventory: Inventory, naming: Naming) -> None:
     assert assignable_devices(inventory, naming) == assignable_devices(replace(inventory), naming)
+
+
+def test_field_43_behind_a_gpu_that_cannot_be_read_no_gpu_has_an_index() -> None:
+    """It may be a GPU or not: an index that is counted without it could be another device's tomorrow."""
+    first, unread, last = gpu("3b", 65), gpu("5e", 66), gpu("86", 93)
+    whole = look(first, unread, last)
+    before = names_of(whole, Naming())
+    partly = replace(look(first, last), faults=(DeviceFault(str(unread.address), "class cannot be read"),))
+    after = names_of(partly, Naming())
+    assert {("nvidia.com/pgpu", index) for index in "012"} <= set(before)
+    assert {name for _, name in after} & set("012") == {"0"}
+    assert ("nvidia.com/pgpu", "93") in after, "the others keep their ids"

@@ -18,10 +18,11 @@ from device_plugin.server import ResourceServer
 from device_plugin.settings import CdiMode, Settings
 from device_plugin.specs import Specs
 from device_plugin.tally import PREFIX, Tally
-from device_plugin.watch import UEVENT_SUBSYSTEMS, FolderWatch
+from device_plugin.watch import UEVENT_SUBSYSTEMS
 from nodelib.daemon import Backoff, Daemon, RoundResult
 from nodelib.errors import NodeError
 from nodelib.event_reasons import EventReason
+from nodelib.folders import FolderWatch
 from nodelib.inventory import Inventory
 from nodelib.metrics import Histogram, Metric
 from nodelib.names import ResourceName

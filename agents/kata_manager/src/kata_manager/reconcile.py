@@ -16,7 +16,7 @@ from nodelib.daemon import Daemon, RoundResult
 from nodelib.errors import NodeError
 from nodelib.event_reasons import EventReason
 from nodelib.files import make_folder
-from nodelib.folders import watched_folders
+from nodelib.folders import FolderWatch
 from nodelib.inventory import Inventory
 from nodelib.metrics import Metric, MetricType, counter
 from nodelib.node import Node
@@ -54,6 +54,7 @@ class SpecKeeper:
         self._tell = tell
         self._told: frozenset[str] = frozenset()
         self._reader = SpecReader(node.host)
+        self._watch = FolderWatch(self._wakeups, lambda: [node.host.resolve(folder) for folder in self.folders])
         self._modules = VhostModules(node, settings.modules)
         self._inventory = Inventory()
         self._devices: tuple[AssignableDevice, ...] = ()
@@ -129,7 +130,7 @@ class SpecKeeper:
             Daemon(self.round, self._wakeups, interval_s=daemon.interval_s),
             sources=[
                 self._node.events(self._wakeups, UEVENT_SUBSYSTEMS),
-                watched_folders(self._wakeups, [self._node.host.resolve(folder) for folder in self.folders]),
+                self._watch,
             ],
             listen=daemon.listen,
             prefix="kata_manager",
@@ -189,7 +190,10 @@ class SpecKeeper:
         if not self._settings.keeps_specs:
             self._problems = unloaded
             return self._result("no CDI spec is kept here (CDI_ENABLED=false)", retry=bool(unloaded))
+        self._watch.refresh()
         planned = self.write()
+        if self._watch.refresh():
+            self._wakeups.wake("a CDI folder was made")  # somebody may have been in it before we listened
         for leftover in leftovers(self.folder, time.time()):
             self._carry_out(leftover)
         resolution = self.resolution()

@@ -2,8 +2,11 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from nodelib.listening import listening
 from nodelib.wakeups import Wakeups
@@ -43,3 +46,59 @@ def watched_folders(wakeups: Wakeups, folders: Sequence[Path]) -> Iterator[bool]
 
     with contextlib.closing(inotify), listening("folders", inotify.fileno(), wake):
         yield bool(names)
+
+
+_Seen = dict[Path, tuple[int, int] | None]
+
+
+class FolderWatch:
+    """Watches folders that may be made, or made anew, while it listens; `refresh` follows them.
+
+    Wakes the daemon as `watched_folders` does, while entered.
+    """
+
+    def __init__(self, wakeups: Wakeups, folders: Callable[[], Sequence[Path]]) -> None:
+        self._wakeups = wakeups
+        self._folders = folders
+        self._watching: ExitStack | None = None
+        self._seen: _Seen = {}
+
+    def __enter__(self) -> Self:
+        self._watching = ExitStack()
+        self._watch(self._look())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._watching is not None:
+            self._watching.close()
+        self._watching = None
+
+    def refresh(self) -> bool:
+        """Watch the folders as they are now; whether any is another than before.
+
+        Called at the beginning of a round, it misses nothing; after a round that makes one, it may have.
+        """
+        if self._watching is None or (seen := self._look()) == self._seen:
+            return False
+        before, self._watching = self._watching, ExitStack()
+        self._watch(seen)
+        before.close()
+        return True
+
+    def _watch(self, seen: _Seen) -> None:
+        if self._watching is not None:
+            self._watching.enter_context(watched_folders(self._wakeups, tuple(seen)))
+        self._seen = seen
+
+    def _look(self) -> _Seen:
+        return {folder: _identity(folder) for folder in self._folders()}
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -177,7 +177,11 @@ def _further_names(
 def _physical_indices(inventory: Inventory) -> dict[PciAddress, int]:
     """Each GPU's position among all of the node's, absent and unbound ones counted, so that no position moves."""
     gpus = {d.address for d in (*inventory.devices, *inventory.absent) if kind_of(d) is Kind.GPU}
-    return {address: index for index, address in enumerate(sorted(gpus))}
+    known = {str(device.address) for device in inventory.devices}
+    # What cannot be read may be a GPU: then nobody knows the positions of those behind it.
+    unread = min((fault.address for fault in inventory.faults if fault.address not in known), default=None)
+    positions = {address: index for index, address in enumerate(sorted(gpus))}
+    return {address: index for address, index in positions.items() if unread is None or str(address) < unread}
 
 
 def _taken_names(inventory: Inventory) -> frozenset[str]:
