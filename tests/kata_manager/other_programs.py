@@ -2,7 +2,7 @@
 
 They look for CDI specs in /etc/cdi and /var/run/cdi and for device nodes in /dev, wherever the simulated node has them:
 so each run sees the node's folders there, and real character devices under the names of the node's VFIO nodes. Nothing
-outside of the namespace changes.
+outside of the namespace changes, but that /etc/cdi and /var/run/cdi are made, empty, where they are missing.
 """
 
 import json

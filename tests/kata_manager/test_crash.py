@@ -147,3 +147,30 @@ def test_a_link_loop_in_place_of_our_file_is_somebody_elses(kernel: FakeKernel) 
     assert file.spec is None
     assert write(kernel) == []
     assert Path(folder_of(kernel) / PGPU).is_symlink()
+
+
+def test_a_folder_that_is_mounted_read_only_is_told_with_the_remedy_by_run_and_doctor(prepared: FakeKernel) -> None:
+    need()
+    folder, root = folder_of(prepared), prepared.host.root
+    before = files(prepared)
+    (folder / PGPU).write_text("# managed by cgpu-agents: an old one\n")
+    command = f"{sys.executable} -m kata_manager"
+    script = (
+        f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}; "
+        f"{command} spec --write --host-root {root}; echo rc=$?; {command} doctor --host-root {root}; echo rc=$?"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "80"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    flowing = " ".join(done.stdout.split())
+    assert f"cannot write {folder / PGPU} (6 names) (Read-only file system): make {folder} writable" in flowing
+    assert f"fail cdi-folder: {folder} is not writable from here; run as root, and mount it writable" in flowing
+    assert flowing.count("rc=1") == 2
+    assert "Traceback" not in flowing
+    assert set(files(prepared)) == set(before)
