@@ -64,7 +64,7 @@ def test_a_device_that_nothing_answers_for_is_off_the_bus_but_one_that_sleeps_or
 # --- awake
 
 
-def test_a_sleeping_device_is_woken_and_kept_awake(node: CcNode) -> None:
+def test_field_20_a_sleeping_device_is_woken_and_kept_awake(node: CcNode) -> None:
     assert (attribute(node, "power_state"), attribute(node, "power/control")) == ("D3hot", "auto")
     assert open_it(node) == 0x180000A1
     assert (attribute(node, "power_state"), attribute(node, "power/control")) == ("D0", "on")
@@ -86,7 +86,7 @@ def test_a_device_that_is_awake_is_looked_at_without_a_write(node: CcNode) -> No
     assert node.kernel.writes == []
 
 
-def test_a_device_that_does_not_wake_up_is_given_up_after_a_while(node: CcNode) -> None:
+def test_field_20_a_device_that_does_not_wake_up_is_given_up_after_a_while(node: CcNode) -> None:
     node.node.sysfs.keep_awake(GPU)
     (node.host_folder(GPU) / "power_state").unlink()  # only root could write to it
     (node.host_folder(GPU) / "power_state").write_text("D3cold\n")

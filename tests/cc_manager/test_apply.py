@@ -311,7 +311,7 @@ def test_no_further_attempt_is_made_after_the_deadline_or_when_told_to_stop(node
     node.assert_all_in("off")
 
 
-def test_a_reset_that_hangs_is_not_asked_for_again(node: CcNode) -> None:
+def test_field_15_a_reset_that_hangs_is_not_asked_for_again(node: CcNode) -> None:
     hanging = node.addresses[3]
     node.kernel.faults.hang.add((hanging, "reset"))
     change, plan = transition(node, CcMode.ON, settings=replace(ONE_RETRY, reset_timeout_s=0.5))

@@ -41,7 +41,8 @@ class Access:
             raise PermissionError(errno.EPERM, "kernel lockdown forbids it (LOCKDOWN_PCI_ACCESS)")
         if function.is_used_by_vm:
             core.complain(f"BAR0 of {function.address} is mapped while a virtual machine has it open")
-        if function.is_used_by_vm or not (function.driver is None or function.driver.shares_dma):
+        is_claimed = not (function.driver is None or function.driver.shares_dma or core.faults.bar0_is_shared)
+        if function.is_used_by_vm or is_claimed:
             raise OSError(errno.EINVAL, "its driver owns the BAR (iomem_is_exclusive)")
         assert function.emulated is not None, f"nothing is attached to {function.address}"
         return function.emulated.bar0()

@@ -144,6 +144,8 @@ class Faults:
     """The errno of opening `resource0`: EPERM in a sandbox or virtual machine that forbids it."""
     bar0_mmap: dict[PciAddress, int] = field(default_factory=dict)
     """The errno of mapping it, after it could be opened."""
+    bar0_is_shared: bool = False
+    """The kernel is built without CONFIG_IO_STRICT_DEVMEM: BAR0 can be mapped beside the driver that has claimed it."""
     config_bytes: int = CONFIG_BYTES
     """How much of `config` can be read: 64 without CAP_SYS_ADMIN (drivers/pci/pci-sysfs.c, pci_read_config). To be set
     before devices are added."""

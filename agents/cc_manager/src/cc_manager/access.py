@@ -48,6 +48,21 @@ class Access:
                     pass_firewall(sysfs, address, bar0, self.clock, wait=wake)
                 yield Device(address, part, bar0, self.clock, lambda: self._fault_code(address, part))
 
+    @contextmanager
+    def peeked(self, address: PciAddress, part: Part) -> Iterator[Device]:
+        """A device that the host's own driver holds, for reading its registers alone; nothing is written, nobody woken.
+
+        The driver has the device awake and decoding, or it is refused. Raises DeviceError.
+        """
+        sysfs = self._node.sysfs
+        if sysfs.pci_device(address).is_on_vfio_driver:
+            raise DeviceBusy(address, "a VFIO driver took it just now")
+        path = sysfs.resource_path(address)
+        with open_bar0(address, path, lockdown=sysfs.lockdown(), map_words=self._map_words) as bar0:
+            self._wake(address, wake=False)
+            with self._decoding(address, wake=False):
+                yield Device(address, part, bar0, self.clock)
+
     def check_idle(self, address: PciAddress) -> None:
         """Raise DeviceBusy if a virtual machine has the device, or another of its group, open; and if a driver does."""
         device = self._node.sysfs.pci_device(address)

@@ -35,13 +35,13 @@ def status(ctx: click.Context, /, node: Node, knobs: bool, output: str) -> None:
     """Show every GPU and NVSwitch and its mode. Writes nothing (but see --knobs): a sleeping device is left asleep."""
     setter = make_setter(ctx, node, Settings())
     if not knobs:
-        echo(report.status(setter.look()), output)
+        echo(report.status(*setter.look_for_people()), output)
         return
     from cc_manager.lock import mode_lock
 
     with mode_lock(node.host.resolve(LOCK_FILE)):
-        observations = setter.look(knobs=True)
-    echo(report.status(observations), output)
+        seen = setter.look_for_people(knobs=True)
+    echo(report.status(*seen), output)
 
 
 @click.command("set")

@@ -1,12 +1,15 @@
 """What is known of each device's mode at one moment. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cc_manager.chips import Part
 from cc_manager.mode import CcMode, ModeBits
 from nodelib.pci import PciAddress, PciDevice
 from nodelib.problem import Problem
+
+NVIDIA_DRIVER = "nvidia"
+"""The driver that NVML speaks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,25 @@ class Verified:
 
 
 @dataclass(frozen=True, slots=True)
+class NvmlState:
+    """What the NVIDIA driver says of a GPU that it holds; None: it does not tell."""
+
+    is_capable: bool | None = None
+    """Whether the GPU can do confidential computing."""
+    mode: ModeBits | None = None
+    is_ready: bool | None = None
+    """Whether the GPU accepts work: with CC on, only after somebody has attested it and said so."""
+
+    def __str__(self) -> str:
+        parts = (
+            None if self.is_capable is None else "capable" if self.is_capable else "not capable",
+            None if self.mode is None else f"mode {self.mode}",
+            None if self.is_ready is None else "accepting work" if self.is_ready else "not accepting work",
+        )
+        return ", ".join(part for part in parts if part) or "nothing"
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One GPU or NVSwitch, and the mode that it is in."""
 
@@ -36,7 +58,9 @@ class Observation:
     staged: ModeBits | None = None
     """None: the firmware was not asked."""
     source: str = ""
-    """Where `active` comes from: `BAR0`, or `label` (our annotation) for a device in use."""
+    """Where `active` comes from: `BAR0`, `NVML`, or `label` (our annotation) for a device in use."""
+    nvml: NvmlState | None = None
+    """For `status`, of a GPU that the NVIDIA driver holds."""
     verified_at: str = ""
     """For a device in use: when it was last verified; empty where it never was since the node booted."""
     problem: Problem | None = None
@@ -44,6 +68,16 @@ class Observation:
     @property
     def address(self) -> PciAddress:
         return self.device.address
+
+    @property
+    def sources_differ(self) -> bool:
+        """Whether registers and driver both tell the mode, and not the same one."""
+        return (
+            self.nvml is not None
+            and None not in (self.nvml.mode, self.active)
+            and self.source == "BAR0"
+            and self.nvml.mode != self.active
+        )
 
     @property
     def is_asleep(self) -> bool:
@@ -66,3 +100,14 @@ class Observation:
 def as_if_woken(observations: Iterable[Observation]) -> tuple[Observation, ...]:
     """*observations* for a plan that is only shown: a change would wake a sleeping device and go on."""
     return tuple(replace(one, problem=None) if one.is_asleep else one for one in observations)
+
+
+def with_nvml(observations: Iterable[Observation], states: Mapping[PciAddress, NvmlState]) -> tuple[Observation, ...]:
+    """*observations* with what NVML says beside them; where BAR0 told nothing, NVML's mode is the active one."""
+    return tuple(_beside(one, states[one.address]) if one.address in states else one for one in observations)
+
+
+def _beside(one: Observation, nvml: NvmlState) -> Observation:
+    if one.active is None and nvml.mode is not None:
+        return replace(one, nvml=nvml, active=nvml.mode, source="NVML")
+    return replace(one, nvml=nvml)

@@ -1,13 +1,14 @@
 """Look at the mode of every device, all at once, without disturbing any that is in use."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from cc_manager.access import Access
 from cc_manager.chips import part_of
 from cc_manager.errors import DeviceAsleep, UnsupportedDevice
 from cc_manager.mode import ModeBits
-from cc_manager.observation import Observation, Verified
+from cc_manager.observation import NVIDIA_DRIVER, Observation, Verified
 from nodelib.at_once import at_once
 from nodelib.errors import DeviceError, DeviceGone
 from nodelib.inventory import Inventory, is_in_use
@@ -83,3 +84,19 @@ def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Obser
     except DeviceError as error:
         return replace(one, problem=Problem("unreadable", error.reason))
     return replace(one, active=active, staged=staged, source="BAR0")
+
+
+def peek(observations: Iterable[Observation], access: Access) -> tuple[Observation, ...]:
+    """*observations* with the mode of GPUs that the NVIDIA driver holds, where their registers may be read.
+
+    For `status` alone: such a device is never staged or reset.
+    """
+
+    def look(one: Observation) -> Observation:
+        if one.part is None or one.device.driver != NVIDIA_DRIVER:
+            return one
+        with suppress(DeviceError), access.peeked(one.address, one.part) as device:
+            return replace(one, active=device.active_mode(), source="BAR0")
+        return one  # it keeps the problem that it has: somebody else's driver
+
+    return at_once(look, tuple(observations))

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable
 
-from cc_manager.observation import Observation
+from cc_manager.observation import NvmlState, Observation
 from cc_manager.plan import Plan
 from nodelib.nvidia import chip_of, kind_of, model_of
-from nodelib.output import Report, grouped
+from nodelib.output import Record, Report, grouped
 
 COLUMNS = {
     "address": "ADDRESS",
@@ -19,34 +19,52 @@ COLUMNS = {
 }
 
 
-def status(observations: Iterable[Observation]) -> Report:
-    """Every GPU and NVSwitch with its mode, and below why one is not known."""
-    rows = []
+def status(observations: Iterable[Observation], nvml_reason: str = "") -> Report:
+    """Every GPU and NVSwitch with its mode, and below why one is not known, and why NVML was of no help."""
+    rows: list[Record] = []
     reasons: list[tuple[object, str]] = []
+    told: list[tuple[object, str]] = []
     for one in observations:
-        chip = chip_of(one.device)
-        rows.append(
-            {
-                "address": str(one.address),
-                "kind": kind_of(one.device).value,
-                "model": model_of(one.device),
-                "chip": chip.name if chip else None,
-                "driver": one.device.driver,
-                "in_use": one.in_use,
-                "active_mode": str(one.active) if one.active else None,
-                "staged_mode": str(one.staged) if one.staged else None,
-                "source": one.source,
-                "verified_at": one.verified_at,
-                "reason": str(one.problem) if one.problem else None,
-            }
-        )
-        if one.problem:
-            reasons.append((one.address, str(one.problem)))
-        elif one.in_use and one.verified_at:
-            reasons.append((one.address, f"in use and not touched; verified at {one.verified_at}"))
-        elif one.in_use:
-            reasons.append((one.address, "in use and not touched; never verified since the node booted"))
-    return Report(tuple(rows), COLUMNS, grouped(reasons), empty="no NVIDIA GPU on this node")
+        rows.append(_row(one))
+        if reason := _reason(one):
+            reasons.append((one.address, reason))
+        if one.nvml:
+            told.append((one.address, f"NVML says: {one.nvml}"))
+        if one.sources_differ and one.nvml:
+            told.append((one.address, f"warning: BAR0 says {one.active}, NVML says {one.nvml.mode}"))
+    notes = (*grouped(reasons), *grouped(told), *((nvml_reason,) if nvml_reason else ()))
+    return Report(tuple(rows), COLUMNS, notes, empty="no NVIDIA GPU on this node")
+
+
+def _row(one: Observation) -> Record:
+    chip = chip_of(one.device)
+    both = one.source == "BAR0" and one.nvml is not None and one.nvml.mode is not None
+    nvml = one.nvml or NvmlState()
+    return {
+        "address": str(one.address),
+        "kind": kind_of(one.device).value,
+        "model": model_of(one.device),
+        "chip": chip.name if chip else None,
+        "driver": one.device.driver,
+        "in_use": one.in_use,
+        "active_mode": str(one.active) if one.active else None,
+        "staged_mode": str(one.staged) if one.staged else None,
+        "source": "BAR0, NVML" if both else one.source,
+        "nvml_capable": nvml.is_capable,
+        "nvml_mode": str(nvml.mode) if nvml.mode else None,
+        "nvml_ready": nvml.is_ready,
+        "verified_at": one.verified_at,
+        "reason": str(one.problem) if one.problem else None,
+    }
+
+
+def _reason(one: Observation) -> str:
+    if one.problem:
+        return str(one.problem)
+    if one.in_use:
+        since = f"verified at {one.verified_at}" if one.verified_at else "never verified since the node booted"
+        return f"in use and not touched; {since}"
+    return ""
 
 
 def plan(planned: Plan, observations: Iterable[Observation] = ()) -> Report:

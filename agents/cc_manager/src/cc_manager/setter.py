@@ -9,8 +9,8 @@ from cc_manager.apply import Failure, Transition
 from cc_manager.firmware_look import KnobReading, read_knobs
 from cc_manager.host import boot_id
 from cc_manager.mode import CcMode
-from cc_manager.observation import Observation, Verified
-from cc_manager.observe import observe
+from cc_manager.observation import Observation, Verified, with_nvml
+from cc_manager.observe import observe, peek
 from cc_manager.plan import Plan, plan_transition
 from cc_manager.settings import Settings, WhenBusy
 from nodelib.node import Node
@@ -55,6 +55,14 @@ class ModeSetter:
     def look(self, *, knobs: bool = False) -> tuple[Observation, ...]:
         """The same with nothing woken, for `status`; without a single write unless the firmware is asked (*knobs*)."""
         return observe(self.node.scan(), self._access, {}, boot_id="", wake=False, knobs=knobs)
+
+    def look_for_people(self, *, knobs: bool = False) -> tuple[tuple[Observation, ...], str]:
+        """The same with what the NVIDIA driver says of the GPUs that it holds; and why that cannot be had, if so."""
+        from cc_manager.nvml import ask_nvml  # the daemon never asks it
+
+        observations = peek(self.look(knobs=knobs), self._access)
+        answer = ask_nvml([one.device for one in observations])
+        return with_nvml(observations, answer.states), answer.reason
 
     def read_knobs(self, only: Collection[PciAddress] | None) -> tuple[KnobReading, ...]:
         """Every knob of every device, or of *only* some, as it is staged; nothing is woken."""
