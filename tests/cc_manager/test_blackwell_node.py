@@ -9,6 +9,7 @@ import pytest
 from cc_manager.apply import Failure
 from cc_manager.mode import CcMode
 from cc_manager.plan import plan_transition
+from cc_manager.report import status
 from nodelib.pci import PciAddress
 from tests.cc_manager.simulated import QUICK, CcNode
 from tests.fakes.gpu import EmulatedDevice, FspError, MailboxMoment
@@ -169,6 +170,17 @@ def test_field_19_status_reads_the_mode_and_writes_nothing(node: CcNode) -> None
     node.on_access.append(lambda _address, offset, value: written.append(offset) if value is not None else None)
     assert [str(one.active) for one in node.setter().look()] == ["on", "on"]
     assert (written, node.kernel.writes) == ([], [])
+
+
+def test_a_gpu_whose_bar0_is_closed_to_the_host_says_so(node: CcNode) -> None:
+    assert [one.is_decoupled for one in node.setter().look()] == [False, False]
+    for device in node.devices.values():
+        device.knobs[10] = 2
+        device.reset()
+    node.time.sleep(20)
+    assert [one.is_decoupled for one in node.setter().look()] == [True, True]
+    (note,) = status(node.setter().look()).notes
+    assert note == f"{FIRST} and 1 more: its BAR0 is closed to the host but for a few registers (decoupler)"
 
 
 def test_status_while_it_boots_says_so(node: CcNode) -> None:

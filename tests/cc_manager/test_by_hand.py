@@ -261,6 +261,41 @@ def test_field_15_the_lock_is_free_while_it_waits_for_a_vm(node: CcNode, capsys:
     assert codes == [0]
 
 
+# --- a device that leaves
+
+
+def test_a_gpu_that_is_unplugged_during_the_change_is_told_and_the_change_has_failed(
+    node: CcNode, capsys: Captured
+) -> None:
+    _, changing, idle = node.addresses
+    node.devices[idle].knobs.update({8: 1, 10: 2})
+    node.devices[idle].reset()
+    until(lambda: node.setter().look()[-1].active is not None)
+
+    def unplug(path: str, value: str) -> None:
+        if path.endswith(f"{changing}/reset"):
+            node.kernel.faults.before_write = None
+            node.kernel.unplug(idle)  # which is in the mode already: no step of the change would notice
+
+    node.kernel.faults.before_write = unplug
+    assert run(node, "set", "on") == 1
+    assert f"error: the devices are not all in mode on: {idle}: the device left the bus" in said(capsys)
+    assert node.devices[changing].active.cc_bits == 1
+
+
+def test_a_gpu_that_is_unplugged_while_it_waits_for_a_vm_is_told(node: CcNode, capsys: Captured) -> None:
+    machine = node.kernel.start_vm(node.addresses[1])
+    codes: list[int] = []
+    setting = threading.Thread(target=lambda: codes.append(run(node, "set", "on")), name="set")
+    setting.start()
+    until(lambda: "waiting: in use by a virtual machine" in capsys.readouterr().err)
+    node.kernel.unplug(node.addresses[2])
+    until(lambda: not setting.is_alive())
+    assert codes == [1]
+    assert f"{node.addresses[2]}: the device left the bus" in said(capsys)
+    machine.close()
+
+
 # --- knobs
 
 

@@ -6,13 +6,14 @@ import signal
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import click
 
 from cc_manager.lock import mode_lock
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
-from cc_manager.setter import ModeSetter, Outcome
+from cc_manager.setter import ModeSetter, Outcome, left_during
 from cc_manager.settings import LOCK_FILE
 from nodelib.errors import InvalidValue, NodeError, NotSupported
 from nodelib.inventory import Inventory
@@ -43,10 +44,14 @@ def set_by_hand(setter: ModeSetter, mode: CcMode, devices: Collection[PciAddress
     while it waits. Raises NodeError, or NotSupported on a node without any device.
     """
     stop = setter.wakeups.stop
+    known: dict[PciAddress, Observation] = {}
     with _stopping(setter.wakeups, mode):
         while True:
             with mode_lock(setter.node.host.resolve(LOCK_FILE)):
                 outcome = setter.set(mode, chosen(setter.node.scan(), devices))
+            known |= {one.address: one for one in outcome.observations}
+            if gone := left_during(known.values(), outcome.observations):
+                return replace(outcome, waits=False, reasons=tuple({*outcome.reasons, *map(str, gone)}))
             if not outcome.observations:
                 raise NotSupported("no NVIDIA GPU on this node")
             if not outcome.waits or stop.is_set():

@@ -61,6 +61,8 @@ class Observation:
     """Where `active` comes from: `BAR0`, `NVML`, or `label` (our annotation) for a device in use."""
     nvml: NvmlState | None = None
     """For `status`, of a GPU that the NVIDIA driver holds."""
+    is_decoupled: bool | None = None
+    """Whether BAR0 is closed to the host but for a few registers; None: the part does not tell, or was not asked."""
     verified_at: str = ""
     """For a device in use: when it was last verified; empty where it never was since the node booted."""
     problem: Problem | None = None

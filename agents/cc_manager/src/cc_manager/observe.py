@@ -73,7 +73,7 @@ def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Obser
             if wake:
                 device.prepare()
                 device.wait_for_boot()
-            active = device.active_mode()
+            active, is_decoupled = device.active_mode(), device.is_decoupled()
             staged = device.staged_mode() if knobs else None
     except DeviceGone as error:
         if access.is_off_bus(one.address):
@@ -83,7 +83,7 @@ def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Obser
         return replace(one, problem=Problem("asleep", error.reason))
     except DeviceError as error:
         return replace(one, problem=Problem("unreadable", error.reason))
-    return replace(one, active=active, staged=staged, source="BAR0")
+    return replace(one, active=active, staged=staged, is_decoupled=is_decoupled, source="BAR0")
 
 
 def peek(observations: Iterable[Observation], access: Access) -> tuple[Observation, ...]:

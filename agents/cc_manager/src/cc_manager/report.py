@@ -28,6 +28,8 @@ def status(observations: Iterable[Observation], nvml_reason: str = "") -> Report
         rows.append(_row(one))
         if reason := _reason(one):
             reasons.append((one.address, reason))
+        if one.is_decoupled:
+            told.append((one.address, "its BAR0 is closed to the host but for a few registers (decoupler)"))
         if one.nvml:
             told.append((one.address, f"NVML says: {one.nvml}"))
         if one.sources_differ and one.nvml:
@@ -49,6 +51,7 @@ def _row(one: Observation) -> Record:
         "in_use": one.in_use,
         "active_mode": str(one.active) if one.active else None,
         "staged_mode": str(one.staged) if one.staged else None,
+        "decoupled": one.is_decoupled,
         "source": "BAR0, NVML" if both else one.source,
         "nvml_capable": nvml.is_capable,
         "nvml_mode": str(nvml.mode) if nvml.mode else None,
