@@ -7,10 +7,6 @@ from typing import Any
 
 import click
 
-from device_plugin import report
-from device_plugin.endpoint import answers
-from device_plugin.inventory import by_resource
-from device_plugin.outside import Outside
 from device_plugin.settings import (
     BUSY_WAIT_S,
     HEALTH_INTERVAL_S,
@@ -39,6 +35,8 @@ from nodelib.settings import (
 from nodelib.vfio import Naming
 
 log = logging.getLogger(__name__)
+
+# What one verb alone needs is imported in it: `run` keeps what it once imported for as long as it lives.
 
 advertise_options = options(
     click.option(
@@ -136,6 +134,9 @@ def cli() -> None:
 @log_options
 def list_devices(node: Node, naming: Naming, output: str, **advertising: str) -> None:
     """Show what `run` would advertise, what not, and why. Asks neither the kubelet nor any plugin."""
+    from device_plugin import report
+    from device_plugin.outside import Outside
+
     devices, inventory = Outside(node, parse_settings(naming, **advertising)).devices()
     show = report.for_people if output == "table" else report.for_programs
     echo(show(devices, inventory), output)
@@ -149,6 +150,11 @@ def list_devices(node: Node, naming: Naming, output: str, **advertising: str) ->
 @log_options
 def status(node: Node, naming: Naming, output: str, **advertising: str) -> None:
     """Show each device as `list` does, and whether kubelet and plugin are there for it now."""
+    from device_plugin import report
+    from device_plugin.endpoint import answers
+    from device_plugin.inventory import by_resource
+    from device_plugin.outside import Outside
+
     outside = Outside(node, parse_settings(naming, **advertising))
     devices, inventory = outside.devices()
     served = {resource: outside.is_served(resource) for resource in by_resource(devices)}
@@ -165,6 +171,9 @@ def status(node: Node, naming: Naming, output: str, **advertising: str) -> None:
 @log_options
 def plan(node: Node, naming: Naming, output: str, **advertising: str) -> None:
     """Show what `run` would do if it started now, and change nothing."""
+    from device_plugin import report
+    from device_plugin.outside import Outside
+
     outside = Outside(node, parse_settings(naming, **advertising))
     devices, _ = outside.devices()
     echo(report.plan(outside.plan(devices)), output)

@@ -5,9 +5,9 @@ Fields and their limits: kubernetes, pkg/apis/core/validation/events.go and the 
 
 import contextlib
 import logging
+import os
 import threading
 import time
-import uuid
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -199,7 +199,7 @@ class EventPoster:
         """The Event as core/v1 has it; with an eventTime it needs a reporting component, instance and an action."""
         seconds = event.happened.strftime("%Y-%m-%dT%H:%M:%SZ")
         # One name for every attempt: a repetition of one that arrived is then a conflict and no second Event.
-        suffix = f".{uuid.uuid4().hex[:16]}"
+        suffix = f".{os.urandom(8).hex()}"
         name = self._node_name[: _MAX_NAME_LENGTH - len(suffix)].rstrip(".-") + suffix
         return {
             "apiVersion": "v1",
