@@ -19,7 +19,7 @@ UNKNOWN = "..."
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A module's constant that is one string."""
+    """A string that a module has a name for, alone or among others."""
 
     module: str
     name: str
@@ -49,13 +49,16 @@ def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def constants(package: str) -> tuple[Constant, ...]:
-    """The string constants of *package*'s modules, in the order of the source."""
+    """The string constants of *package*'s modules, those in tuples one by one, in the order of the source."""
     found = []
     for module, tree in modules(package):
         for node, following in pairwise([*tree.body, None]):
             match node:
                 case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str() as value)):
                     found.append(Constant(module, name, value, _docstring(following)))
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Tuple(elts=parts)):
+                    values = [part.value for part in parts if isinstance(part, ast.Constant)]
+                    found += [Constant(module, name, v, _docstring(following)) for v in values if isinstance(v, str)]
     return tuple(found)
 
 
