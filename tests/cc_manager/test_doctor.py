@@ -117,7 +117,7 @@ def test_a_driver_of_the_host_fails_with_what_to_do(tmp_path: Path, capsys: Capt
     with CcNode(tmp_path, gpus=1, driver="nvidia", real_time=True) as node:
         checks = Doctor(node, capsys, tmp_path)()
     assert checks["driver"][0] == "fail"
-    assert checks["driver"][2] == "bind them: vfio-manager bind --all"
+    assert checks["driver"][2] == "bind them: vfio-manager bind"
     assert checks["firmware"][1] == "no device could be asked: they are in use, asleep or out of reach"
 
 

@@ -74,7 +74,7 @@ def _tee(node: Node) -> Check:
 def _lockdown(mode: str | None) -> Check:
     if mode is None:
         return passed("lockdown", "none, or the kernel does not tell")
-    remedy = "switch Secure Boot off in the firmware, or boot with lockdown=none, while modes are changed"
+    remedy = "switch Secure Boot off in the firmware, or take lockdown= from the command line, while modes are changed"
     return failed("lockdown", f"{mode}: the kernel forbids mapping BAR0", remedy)
 
 
@@ -105,7 +105,7 @@ def _devices(seen: Sequence[Observation]) -> Check:
 
 def _drivers(seen: Sequence[Observation]) -> Check:
     if held := [one for one in seen if _is_held(one)]:
-        return failed("driver", f"a driver of the host has {_named(held)}", "bind them: vfio-manager bind --all")
+        return failed("driver", f"a driver of the host has {_named(held)}", "bind them: vfio-manager bind")
     return passed("driver", "every device is on a VFIO driver, or on none")
 
 
