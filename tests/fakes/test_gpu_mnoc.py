@@ -323,6 +323,21 @@ def test_who_maps_bar0_anew_does_not_answer_for_a_killed_tool(gpu: EmulatedDevic
     assert gpu.complaints == []
 
 
+def test_a_message_of_which_a_killed_tool_read_a_part_ends_early(
+    gpu: EmulatedDevice, words: Words, clock: Clock
+) -> None:
+    send(words, clock, READ, *READ_8)
+    clock.now += 1
+    assert words[FROM_INFO] == VALUE
+    assert [words[FROM_DATA] for _ in range(4)][3] == 0x13
+    words = gpu.bar0()
+    assert words[FROM_INFO] == VALUE
+    assert [words[FROM_DATA] >> 16 for _ in range(6)] == [0, 0xFADE, *[0xBADF] * 4]
+    assert words[FROM_INFO] == 0
+    assert read_knob(words, clock, 8) == 0
+    assert gpu.complaints == []
+
+
 def test_a_packet_that_a_killed_tool_left_unfinished_blocks_the_mailbox_until_a_reset(
     gpu: EmulatedDevice, words: Words, clock: Clock
 ) -> None:

@@ -122,3 +122,21 @@ def test_a_write_fails_as_often_as_the_test_says(kernel: FakeKernel, tmp_path: P
     reset = tmp_path / f"sys/bus/pci/devices/{GPU}/reset"
     kernel.faults.fail_next[GPU, "reset"] = [errno.ENOTTY, 0, errno.ENODEV]
     assert [kernel.write(reset, "1") for _ in range(4)] == [errno.ENOTTY, 0, errno.ENODEV, 0]
+
+
+def test_a_write_without_a_child_process_is_answered_as_one_with(kernel: FakeKernel, tmp_path: Path) -> None:
+    folder = tmp_path / f"sys/bus/pci/devices/{GPU}"
+    kernel.faults.fail[GPU, "reset"] = errno.ENOTTY
+    told: list[tuple[str, int | None]] = []
+    for writer in (kernel.writer(), kernel.direct_writer()):
+        writer.write(GPU, folder / "power/control", "on")
+        for path, value in ((folder / "reset", "1"), (folder / "power/control", "never"), (folder / "vendor", "1")):
+            with pytest.raises(OSError, match=".") as refused:
+                writer.write(GPU, path, value)
+            told.append((path.name, refused.value.errno))
+        kernel.set_lockdown("integrity")
+        with pytest.raises(PermissionError):
+            writer.write_at(GPU, folder / "config", COMMAND, b"\6\0")
+        kernel.set_lockdown("none")
+        writer.write_at(GPU, folder / "config", COMMAND, b"\6\0")
+    assert told[:3] == told[3:] == [("reset", errno.ENOTTY), ("control", errno.EINVAL), ("vendor", errno.EACCES)]
