@@ -5,6 +5,7 @@ index: those of all platforms and Pythons, so that one lock serves every image o
 is first put into constraints.txt.
 """
 
+import itertools
 import re
 import subprocess
 import sys
@@ -26,6 +27,10 @@ PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu")
 _HEADER = "# Made by `make lock` from pyproject.toml and constraints.txt: do not edit.\n"
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", re.MULTILINE)
 _NODELIB = "cgpu-nodelib"
+
+
+class Refused(Exception):
+    """The index has no such versions, or not the files that are asked for; in uv's words."""
 
 
 def wanted(dependencies: Iterable[str]) -> Iterator[str]:
@@ -58,19 +63,22 @@ def pinned(text: str) -> dict[str, str]:
 
 
 def locked(needs: Sequence[str]) -> str:
-    """The text of the lock for *needs*. Exits with uv's words if there is none."""
+    """The text of the lock for *needs*. Raises Refused."""
     return _HEADER + _compile(needs, "--universal", "--generate-hashes", "--python-version", PYTHONS[0])
 
 
 def missing_wheels(needs: Sequence[str], lock: str) -> list[str]:
     """The platforms for which *lock* cannot be installed from wheels alone, which is all that the images do."""
-    refused = []
-    for python in PYTHONS:
-        for platform in PLATFORMS:
-            found = _compile(needs, "--only-binary", ":all:", "--python-version", python, "--python-platform", platform)
-            if pinned(found) != pinned(lock):
-                refused.append(f"Python {python} on {platform}")
-    return refused
+    missing = []
+    for python, platform in itertools.product(PYTHONS, PLATFORMS):
+        try:
+            options = ("--only-binary", ":all:", "--python-version", python, "--python-platform", platform)
+            if pinned(_compile(needs, *options)) == pinned(lock):
+                continue
+        except Refused:
+            pass
+        missing.append(f"Python {python} on {platform}")
+    return missing
 
 
 def _compile(needs: Sequence[str], *options: str) -> str:
@@ -85,26 +93,31 @@ def _compile(needs: Sequence[str], *options: str) -> str:
         check=False,
     )  # fmt: skip
     if result.returncode != 0:
-        sys.exit(f"no lock for {', '.join(needs)}:\n{result.stderr.strip()}")
+        raise Refused(result.stderr.strip())
     return result.stdout
 
 
-def _write(path: Path, needs: Sequence[str]) -> None:
-    text = locked(needs)
+def write(path: Path, needs: Sequence[str]) -> None:
+    """Write the lock for *needs* to *path*. Exits with what is in the way, and then changes nothing."""
+    try:
+        text = locked(needs)
+    except Refused as words:
+        sys.exit(f"no lock for {path.name}:\n{words}")
     exact = pinned((ROOT / "constraints.txt").read_text())
     if unpinned := sorted(name for name, version in pinned(text).items() if exact.get(name) != version):
-        sys.exit(f"{path.relative_to(ROOT)} needs {', '.join(unpinned)}: put exact versions into constraints.txt first")
-    if refused := missing_wheels(needs, text):
-        sys.exit(f"{path.relative_to(ROOT)} cannot be installed from wheels alone for {', '.join(refused)}")
+        sys.exit(f"{path.name} needs {', '.join(unpinned)}: put exact versions into constraints.txt first")
+    if missing := missing_wheels(needs, text):
+        sys.exit(f"{path.name} cannot be installed from wheels alone for {', '.join(missing)}")
     path.write_text(text)
-    sys.stdout.write(f"{path.relative_to(ROOT)}: {len(pinned(text))} packages\n")
 
 
 def main() -> None:
     """Write all locks anew."""
-    _write(BUILD_LOCK, needs_of_the_build())
-    for name in NAMES:
-        _write(agent(name).lock, needs_of_an_image(agent(name)))
+    locks = {BUILD_LOCK: needs_of_the_build()}
+    locks |= {agent(name).lock: needs_of_an_image(agent(name)) for name in NAMES}
+    for path, needs in locks.items():
+        write(path, needs)
+        sys.stdout.write(f"{path.relative_to(ROOT)}: {len(pinned(path.read_text()))} packages\n")
 
 
 if __name__ == "__main__":
