@@ -1,6 +1,6 @@
 """The commands of an existing GPU operator's manifests, as processes with the console scripts of an environment.
 
-What needs an image's file tree (/bin/entrypoint.sh, mounts without a host root) is in test_drop_in_images.py.
+What needs an image's file tree (/bin/entrypoint.sh, mounts without a host root) is in tests/images/built.
 """
 
 import contextlib

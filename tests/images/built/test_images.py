@@ -19,13 +19,12 @@ from images.agents import NAMES, ROOT, agent
 from images.lock import pinned
 from tests.fakes.kernel import FakeKernel
 from tests.fakes.polling import until
-from tests.images.base import NAME as BASE
-from tests.images.base import Buildah
-from tests.images.building import EPOCH, REGISTRY, build
-from tests.images.container import Image, mounted
+from tests.images.built.base import NAME as BASE
+from tests.images.built.base import Buildah
+from tests.images.built.building import EPOCH, REGISTRY, build
+from tests.images.built.container import Image, mounted
 
-# One worker for all of the group, so that each image is built once; a build may take its time.
-pytestmark = [pytest.mark.xdist_group("images"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)  # a build may take its time
 
 HOST = "/host"
 REVISION = "org.opencontainers.image.revision"

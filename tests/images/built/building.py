@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.images.base import NAME as BASE
-from tests.images.base import Buildah
+from tests.images.built.base import NAME as BASE
+from tests.images.built.base import Buildah
 
 EPOCH = "1000000000"
 REGISTRY = "localhost/cgpu-tests"

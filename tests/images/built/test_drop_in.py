@@ -19,11 +19,11 @@ from tests.fakes.kube.roles import UNDER_OPERATOR_ROLE
 from tests.fakes.kubelet import Kubelet
 from tests.fakes.parts import gpu
 from tests.fakes.polling import DEADLINE_S, until
-from tests.images.container import Image
+from tests.images.built.container import Image
 from tests.images.manifests import EXISTING
 from tests.kata_manager.builders import TWO_GPUS
 
-pytestmark = [pytest.mark.xdist_group("images"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)  # a build may take its time
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 

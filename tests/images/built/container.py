@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nodelib.files import HostRoot
-from tests.images.base import Buildah
+from tests.images.built.base import Buildah
 
 # Mounts of its own, the root read-only if asked, then the volumes; what runs in the end is this very process.
 _ENTER = """set -e

@@ -1,4 +1,4 @@
-"""Images for the tests of this folder, each built once: those tests are one group, which one worker runs."""
+"""Images for the tests of this folder, each built once: one worker runs them all (tests/conftest.py)."""
 
 import contextlib
 import shutil
@@ -11,9 +11,9 @@ import pytest
 
 from images.agents import ROOT, agent
 from tests.fakes.kernel import FakeKernel
-from tests.images.base import Buildah, NotHere, buildah_with_base
-from tests.images.building import REGISTRY, build
-from tests.images.container import Image, mounted
+from tests.images.built.base import Buildah, NotHere, buildah_with_base
+from tests.images.built.building import REGISTRY, build
+from tests.images.built.container import Image, mounted
 from tests.kata_manager.builders import add_two_gpus
 
 
