@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from images.agents import NAMES, ROOT, agent
-from images.lock import BUILD_LOCK, PLATFORMS, PYTHONS, needs_of_the_build, pinned, wanted
+from images.lock import BUILD_LOCK, PLATFORMS, PYTHONS, needs_of_an_image, needs_of_the_build, pinned, wanted
 
 STALE = "is stale: new packages into constraints.txt, then run `make lock`"
 CONSTRAINTS = pinned((ROOT / "constraints.txt").read_text())
@@ -120,3 +120,9 @@ OPTIONAL = {"kubernetes"}
 def test_every_package_that_the_code_imports_is_in_the_lock(name: str, graph: grimp.ImportGraph) -> None:
     missing = imported_by(name, graph) - set(pinned(agent(name).lock.read_text()))
     assert missing == set(), f"{agent(name).image} imports these: add the extra of nodelib, then `make lock`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_is_asked_to_hold_nothing_that_the_code_does_not_import(name: str, graph: grimp.ImportGraph) -> None:
+    asked = {canonicalize_name(Requirement(text).name) for text in needs_of_an_image(agent(name))}
+    assert asked - imported_by(name, graph) == set(), f"{agent(name).image} never imports these"
