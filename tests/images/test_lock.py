@@ -10,7 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from images.agents import NAMES, ROOT, agent
+from images.agents import NAMES, ROOT, agent, pyproject
 from images.lock import BUILD_LOCK, PLATFORMS, PYTHONS, needs_of_an_image, needs_of_the_build, pinned, wanted
 
 STALE = "is stale: new packages into constraints.txt, then run `make lock`"
@@ -97,14 +97,19 @@ def graph() -> grimp.ImportGraph:
 
 
 def imported_by(name: str, graph: grimp.ImportGraph) -> set[str]:
-    """The distributions whose modules an agent imports anywhere, in the child processes that it starts too."""
+    """The distributions whose modules an agent imports anywhere, in the child processes that it starts too.
+
+    Without those of its own extras, which are for use outside of a cluster: it does without them.
+    """
     modules = graph.find_upstream_modules(name, as_package=True) | graph.find_descendants(name) | {name}
     for module in [module for module in modules if module in OURS]:
         for child in re.findall(r'"-m", "([a-z_.]+)"', OURS[module].read_text()):
             modules |= {child} | graph.find_upstream_modules(child)
     known = packages_distributions()
     found = {distribution for module in modules for distribution in known.get(module.partition(".")[0], ())}
-    return {str(canonicalize_name(one)) for one in found if not one.startswith("cgpu-")} - OPTIONAL
+    extras = pyproject(name)["project"].get("optional-dependencies", {})
+    left_out = {canonicalize_name(Requirement(text).name) for extra in extras.values() for text in extra}
+    return {str(canonicalize_name(one)) for one in found if not one.startswith("cgpu-")} - left_out
 
 
 OURS = {
@@ -112,8 +117,6 @@ OURS = {
     for source in (ROOT / "agents" / name / "src" for name in ("nodelib", *NAMES))
     for path in source.rglob("*.py")
 }
-OPTIONAL = {"kubernetes"}
-"""To read a kubeconfig, which nobody needs in a cluster: 36 MiB of memory."""
 
 
 @pytest.mark.parametrize("name", NAMES)
