@@ -222,7 +222,7 @@ def test_a_device_that_does_not_answer_has_no_verified_mode(node: CcNode) -> Non
 def test_field_41_a_device_that_could_not_be_put_back_has_no_verified_mode(node: CcNode) -> None:
     """It is off, and the VM that opens it would have it on."""
     stuck, refusing = node.addresses[0], node.addresses[2]
-    node.devices[refusing].knobs[7] = 0
+    node.devices[refusing].faults.fsp_errors = (FspError(0x123, knob=8, is_write=True),)
 
     def refuse_writes_once_staged(address: PciAddress, offset: int, value: int | None) -> None:
         if node.devices[stuck].knobs[8]:

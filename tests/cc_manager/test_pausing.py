@@ -258,7 +258,7 @@ def test_field_41_a_failed_change_puts_knobs_back_before_operands_run_again(node
 
 def test_field_41_knobs_that_cannot_be_put_back_keep_operands_paused_and_the_device_is_named(node: CcNode) -> None:
     stuck, refusing = node.addresses
-    node.devices[refusing].knobs[7] = 0
+    node.devices[refusing].faults.fsp_errors = (FspError(0x123, knob=8, is_write=True),)
 
     def refuse_writes_once_staged(address: PciAddress, offset: int, value: int | None) -> None:
         if node.devices[stuck].knobs[8]:
@@ -274,7 +274,7 @@ def test_field_41_knobs_that_cannot_be_put_back_keep_operands_paused_and_the_dev
     # It can be written again: the next attempt, or another label, sets all right.
     node.on_access.clear()
     node.devices[stuck].faults.fsp_errors = ()
-    node.devices[refusing].knobs[7] = 1
+    node.devices[refusing].faults.fsp_errors = ()
     node.want("off")
     assert node.manager().round().ready
     assert operand_labels(node) == ALL_RUN
@@ -332,3 +332,26 @@ def test_claiming_waits_for_an_api_server_that_answers(tmp_path: Path) -> None:
             manager.round()
         assert manager.round().ready
         assert operand_labels(node) == {"vfio-manager": "true"}
+
+
+# --- what is known before anything is paused
+
+
+@pytest.mark.parametrize("fault", ["the host may not", "no such knob", "silent"])
+def test_field_30_a_device_that_would_refuse_is_asked_before_anybody_is_paused(node: CcNode, fault: str) -> None:
+    device = node.devices[node.addresses[1]]
+    match fault:
+        case "the host may not":
+            device.knobs[7] = 0
+        case "no such knob":
+            device.faults.fsp_errors = (FspError(0x1E3, knob=2),)
+        case _:
+            device.faults.fsp_errors = (FspError(0x77, knob=34),)
+    node.want("on")
+    result = node.manager().round()
+    assert not result.ready
+    assert result.message.startswith(f"{node.addresses[1]}: could not ")
+    assert all(PAUSED not in "".join(state.labels.values()) for state in node.api.history)
+    assert node.resets() == []
+    assert [one.knobs[8] for one in node.devices.values()] == [0, 0]
+    assert node.api.labels[labels.STATE] == "failed"

@@ -9,7 +9,7 @@ from cc_manager.access import Access
 from cc_manager.errors import NotBooted, may_pass
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
-from cc_manager.plan import Phase, Plan, Reset, Stage, Step, Verify
+from cc_manager.plan import Check, Phase, Plan, Reset, Stage, Step, Verify
 from cc_manager.settings import Settings
 from nodelib.at_once import at_once
 from nodelib.errors import DeviceError
@@ -46,6 +46,11 @@ class Transition:
         self._devices: Mapping[PciAddress, Observation] = {one.address: one for one in observations}
         self._settings = settings
         self._stopped = stopped
+
+    def check(self, plan: Plan) -> tuple[Failure, ...]:
+        """Ask every device of *plan* whether it will take the mode, before anybody makes room for the change."""
+        asked = {step.address: Check(step.address, step.mode) for step in plan.steps if isinstance(step, Stage)}
+        return self._run(tuple(asked.values()))
 
     def carry_out(self, plan: Plan) -> tuple[Failure, ...]:
         """Do all phases, or those before the first in which a device fails; then put the staged knobs back.
@@ -105,6 +110,9 @@ class Transition:
         if part is None:
             raise DeviceError(step.address, "its mode cannot be set")
         match step:
+            case Check(address, mode):
+                with self._access.opened(address, part) as device:
+                    device.check(mode)
             case Stage(address, mode):
                 with self._access.opened(address, part) as device:
                     device.stage(mode)

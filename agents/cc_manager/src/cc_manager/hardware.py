@@ -135,6 +135,12 @@ class Device:
                 raise no_such_knob(self.address, f"read {knob.text}")
         return staged_mode(values)
 
+    def check(self, mode: CcMode) -> None:
+        """Raise what `stage` would before its first write: a missing knob or permission, a silent firmware."""
+        targets = self.part.targets(self.address, mode)
+        self._reach_firmware()
+        self._writes_for(targets)
+
     def stage(self, mode: CcMode) -> Targets:
         """Have the firmware put *mode* in force at the next reset; the knobs that were changed for it.
 

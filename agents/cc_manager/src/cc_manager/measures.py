@@ -13,6 +13,7 @@ DURATION_BOUNDS_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """From one Hopper GPU's reset to a node whose operands take their time."""
 FAILURE_CODES = (
     "device",
+    "device-refuses",
     "in-use",
     "left-bus",
     "mode-unsupported",

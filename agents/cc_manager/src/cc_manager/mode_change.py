@@ -76,6 +76,8 @@ class ModeChange:
         if not plan.busy and not any(isinstance(step, Reset) for step in plan.steps):
             # Knobs are only put back to what is in force: nobody has to be gone for that, and it cannot wait.
             return self._carry_out(plan, look, view)
+        if failures := self._setter.check(plan, look.observations):  # 1. as well: idle devices themselves are asked
+            return self._give_up(plan.mode, look, view, map(str, failures), "device-refuses")
         try:
             return self._change(plan.mode, look, view)
         except PodResourcesError as error:

@@ -17,6 +17,21 @@ _NO_SWITCH = (
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """Ask the firmware whether *mode* may be staged; nothing is changed."""
+
+    address: PciAddress
+    mode: CcMode
+
+    def __str__(self) -> str:
+        return f"ask {self.address} whether it may be brought to mode {self.mode}"
+
+    @property
+    def done(self) -> str:
+        return f"may be brought to mode {self.mode}"
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """Write the knobs that put *mode* in force at the next reset."""
 
@@ -61,7 +76,7 @@ class Verify:
         return f"is verified in mode {self.mode}"
 
 
-Step = Stage | Reset | Verify
+Step = Check | Stage | Reset | Verify
 Phase = tuple[Step, ...]
 """Steps that run at the same time, one a device; the next phase begins when all have ended."""
 
