@@ -203,3 +203,17 @@ def test_labels_and_annotations_of_others_wake_nobody(api: KubeApi, kube_node: K
         api.set_label("nvidia.com/gpu.deploy.vfio-manager", "true")
         until(lambda: watching.changes > 0)
     assert watching.changes == 1
+
+
+def test_field_29_what_we_write_ourselves_never_wakes_us_however_late_its_event_comes(
+    api: KubeApi, kube_node: KubeNode
+) -> None:
+    """A failed attempt writes the node several times; taken for news, each would be a retry without any pause."""
+    view = kube_node.view()
+    with Watching(kube_node) as watching:
+        api.wait_until(lambda: api.open_watches == 1)
+        for number in range(40):
+            view = kube_node.publish(labels.failed(f"attempt {number}"), view)
+        api.set_label(labels.MODE, "off")
+        until(lambda: watching.changes > 0)
+    assert watching.changes == 1

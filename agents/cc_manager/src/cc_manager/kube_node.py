@@ -3,17 +3,20 @@
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from cc_manager.labels import DEVICES, FORGOTTEN, MESSAGE, MODE, READY, STATE, NodeView, Publication
 from cc_manager.operands import PREFIX, LabelChange, json_patch
-from nodelib.kube import JSON_PATCH, UNREACHABLE, ApiError, Kube, Watch
+from nodelib.kube import JSON_PATCH, MERGE_PATCH, UNREACHABLE, ApiError, Kube, Watch
 
 log = logging.getLogger(__name__)
 
 WATCH_S = 300.0
 _EXPIRED = 410
 _ATTEMPTS = 5
+_OWN_VERSIONS = 64
+"""Remembered states that we wrote ourselves: more than one round writes."""
 _TEST_FAILED = (409, 422)
 """What a JSON patch is answered whose `test` fails: 422 by the server's library, 409 if it lost a race itself."""
 _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -28,7 +31,10 @@ class KubeNode:
         self._name = name
         self._path = f"/api/v1/nodes/{name}"
         self._version = ""
+        # Held while a patch is under way: its event may come before its answer, and must not be taken for news.
+        self._writing = threading.Lock()
         self._known: NodeView | None = None
+        self._ours: deque[str] = deque(maxlen=_OWN_VERSIONS)
         self._open: Watch | None = None
 
     def view(self) -> NodeView:
@@ -43,7 +49,7 @@ class KubeNode:
         """
         patch = publication.patch(seen)
         if patch is not None:
-            self._known = seen = _view(self._kube.patch(self._path, patch))
+            seen = self._patch(patch)
         return seen
 
     def change_labels(self, plan: Callable[[Mapping[str, str]], Sequence[LabelChange]], seen: NodeView) -> NodeView:
@@ -58,7 +64,7 @@ class KubeNode:
             for change in changes:
                 log.info("%s", change)
             try:
-                self._known = seen = _view(self._kube.patch(self._path, json_patch(changes), JSON_PATCH))
+                seen = self._patch(json_patch(changes), JSON_PATCH)
             except ApiError as error:
                 if error.status not in _TEST_FAILED:
                     raise
@@ -78,7 +84,7 @@ class KubeNode:
             begin = time.monotonic()
             try:
                 for view in self._views(stop):
-                    if self._known is None or _concern(view) != _concern(self._known):
+                    if self._is_news(view):
                         on_change(f"labels of node {self._name}")
             except ApiError as error:
                 if stop.is_set():
@@ -95,6 +101,19 @@ class KubeNode:
         """End a watch that is open; its thread is blocked in a read."""
         if (watch := self._open) is not None:
             watch.cut()
+
+    def _patch(self, patch: object, content_type: str = MERGE_PATCH) -> NodeView:
+        with self._writing:
+            self._known = _view(self._kube.patch(self._path, patch, content_type))
+            self._ours.append(self._known.version)
+            return self._known
+
+    def _is_news(self, view: NodeView) -> bool:
+        """Whether somebody else wrote what concerns us. Events lag: one may tell a state of ours that is past."""
+        with self._writing:
+            if view.version and view.version in self._ours:
+                return False
+            return self._known is None or _concern(view) != _concern(self._known)
 
     def _pause_s(self, error: ApiError, failures: int) -> float:
         """How long to wait after so many failures in a row before this one."""
@@ -153,7 +172,9 @@ def _view(node: object) -> NodeView:
     metadata = node.get("metadata") if isinstance(node, dict) else None
     if not isinstance(metadata, dict):
         raise ApiError(UNREACHABLE, "the API server answered with a node that has no metadata")
-    return NodeView(_texts(metadata.get("labels")), _texts(metadata.get("annotations")))
+    return NodeView(
+        _texts(metadata.get("labels")), _texts(metadata.get("annotations")), _text(metadata, "resourceVersion")
+    )
 
 
 def _texts(value: object) -> dict[str, str]:

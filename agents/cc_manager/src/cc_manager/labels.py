@@ -6,7 +6,7 @@ Keys and values: facts/labels-and-settings.md; they are shared with manifests an
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 
 from cc_manager.mode import CcMode, parse_mode
@@ -42,6 +42,8 @@ class NodeView:
 
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    version: str = field(default="", compare=False)
+    """The API server's name for exactly this state of the node."""
 
 
 @dataclass(frozen=True, slots=True)
