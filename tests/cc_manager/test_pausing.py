@@ -16,6 +16,7 @@ from cc_manager.settings import ClusterSettings
 from nodelib.kube import ApiError
 from nodelib.pci import PciAddress
 from nodelib.wakeups import Wakeups
+from tests.cc_manager.running import RunningManager
 from tests.cc_manager.simulated import QUICK, CcNode, Crash
 from tests.cc_manager.workloads import add_operands, end_pods, operand_labels, operand_pods
 from tests.fakes.gpu import FspError
@@ -355,3 +356,55 @@ def test_field_30_a_device_that_would_refuse_is_asked_before_anybody_is_paused(n
     assert node.resets() == []
     assert [one.knobs[8] for one in node.devices.values()] == [0, 0]
     assert node.api.labels[labels.STATE] == "failed"
+
+
+# --- attempts that fail again and again
+
+
+def pauses(node: CcNode) -> int:
+    """How often operands were paused."""
+    values = node.api.history_of_labels(key_of("vfio-manager"))
+    return values.count(PAUSED)
+
+
+def test_an_attempt_that_paused_operands_and_failed_is_not_made_again_at_once(node: CcNode) -> None:
+    node.devices[node.addresses[0]].faults.keeps_old_mode = True
+    node.want("on")
+    manager = node.manager()
+    first = manager.round()
+    assert (first.retry, pauses(node)) == (True, 1)
+    assert [manager.round() for _ in range(3)] == [first] * 3
+    assert pauses(node) == 1
+    for attempt, seconds in enumerate((60.0, 120.0, 240.0), 2):
+        node.time.sleep(seconds)
+        assert manager.round().message.startswith(f"attempt {attempt}: ")
+        assert not manager.round().ready
+        assert pauses(node) == attempt
+    node.devices[node.addresses[0]].faults.keeps_old_mode = False
+    assert not manager.round().ready
+    node.time.sleep(480.0)
+    assert manager.round().ready
+    node.assert_says("on")
+
+
+def test_another_mode_is_tried_at_once(node: CcNode) -> None:
+    node.devices[node.addresses[0]].faults.keeps_old_mode = True
+    node.want("on")
+    manager = node.manager()
+    assert not manager.round().ready
+    node.devices[node.addresses[0]].faults.keeps_old_mode = False
+    node.want("devtools")
+    assert manager.round().ready
+    node.assert_says("devtools")
+
+
+def test_field_29_a_touched_label_ends_the_wait(node: CcNode) -> None:
+    """Time stands still in between: without the touch nothing would ever be tried again."""
+    node.devices[node.addresses[0]].faults.keeps_old_mode = True
+    with RunningManager(node, interval_s=0.05):
+        node.want("on")
+        node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == labels.FAILED)
+        node.devices[node.addresses[0]].faults.keeps_old_mode = False
+        node.want(None)  # the default is the same mode: touched, and nothing else
+        node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == "on")
+    node.assert_says("on")

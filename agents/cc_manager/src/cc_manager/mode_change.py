@@ -17,6 +17,7 @@ from cc_manager.look import Look
 from cc_manager.mode import CcMode
 from cc_manager.pause import Pause
 from cc_manager.plan import Plan, Reset
+from cc_manager.rest import Rest
 from cc_manager.room import Room
 from cc_manager.setter import ModeSetter
 from cc_manager.settings import ClusterSettings
@@ -58,6 +59,8 @@ class ModeChange:
     ) -> None:
         self._setter = setter
         self._clock = clock
+        self.rest = Rest(clock)
+        """Whoever plans attempts asks it first, and begins it after one that failed with operands paused."""
         self._kube_node = kube_node
         self._pause = pause
         self._room = room

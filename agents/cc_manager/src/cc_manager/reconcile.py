@@ -51,10 +51,12 @@ class Reconciler:
         self._pause = pause
         self._change = change
         self._notices = notices
+        self._rest = change.rest
         self._drift = drift
         self._settings = setter.settings
         self._measures = Measures()
         self._failed_attempts = 0
+        self._failure = RoundResult(ready=False)
         self._ready_file = ReadyFile(setter.node.host, setter.settings.ready_file)
 
     def run(self, daemon: DaemonSettings) -> None:
@@ -64,7 +66,7 @@ class Reconciler:
         """
         wakeups = self._setter.wakeups
         watcher = threading.Thread(
-            target=self._kube_node.watch, args=(wakeups.wake, wakeups.stop), name="label-watch", daemon=True
+            target=self._kube_node.watch, args=(self._touch, wakeups.stop), name="label-watch", daemon=True
         )
         with mode_lock(self._setter.node.host.resolve(LOCK_FILE)):
             watcher.start()
@@ -98,12 +100,21 @@ class Reconciler:
             self._notices.drifted(drift)
             if self._drift is Drift.REPORT:
                 return self._report_drift(view, look, drift)
+        if (plan.phases or plan.busy) and self._rest.is_on(mode):
+            return self._failure
         self._notices.doubtful("; ".join(plan.warnings))
         if not plan.is_done:
             self._ready_file.retract()
         attempt = self._change.attempt(plan, look, view)
+        if attempt.reasons and not attempt.waits and self._pause.is_on(attempt.view):
+            self._rest.begin(mode)
         view, stuck = self._pause.end(attempt.view, attempt.look)
         return self._publish(plan, replace(attempt, view=view), stuck, time.monotonic() - begin)
+
+    def _touch(self, reason: str) -> None:
+        """Somebody wrote a label that concerns us: the documented way to ask for another attempt."""
+        self._rest.end()
+        self._setter.wakeups.wake(reason)
 
     def metrics(self) -> Iterable[Metric | Histogram]:
         return self._measures.metrics()
@@ -141,6 +152,7 @@ class Reconciler:
         if view.labels.get(labels.STATE) != mode.value:
             self._notices.changed(said.message)
         self._failed_attempts = 0
+        self._rest.forget()
         self._notices.settled()
         self._tell(view, said)
         return RoundResult(ready=True, message=said.message)
@@ -172,7 +184,8 @@ class Reconciler:
         self._notices.failed(reason, self._failed_attempts)
         self._tell(view, labels.failed(reason, devices))
         again = f"attempt {self._failed_attempts}: " if self._failed_attempts > 1 else ""
-        return RoundResult(ready=False, message=f"{again}{reason}", retry=retry)
+        self._failure = RoundResult(ready=False, message=f"{again}{reason}", retry=retry)
+        return self._failure
 
     def _why_stuck(self, stuck: tuple[PciAddress, ...]) -> tuple[str, ...]:
         if not stuck:
