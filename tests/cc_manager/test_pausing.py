@@ -20,6 +20,7 @@ from tests.cc_manager.running import RunningManager
 from tests.cc_manager.simulated import QUICK, CcNode, Crash
 from tests.cc_manager.workloads import add_operands, end_pods, operand_labels, operand_pods
 from tests.fakes.gpu import FspError
+from tests.fakes.kube.faults import Fault, Refuse
 from tests.fakes.kube.rest import Target
 from tests.fakes.kube.roles import OPERATOR_NAMESPACE, UNDER_OPERATOR_ROLE
 from tests.fakes.polling import until
@@ -408,3 +409,44 @@ def test_field_29_a_touched_label_ends_the_wait(node: CcNode) -> None:
         node.want(None)  # the default is the same mode: touched, and nothing else
         node.api.wait_until(lambda: node.api.labels.get(labels.STATE) == "on")
     node.assert_says("on")
+
+
+def test_a_failure_that_could_not_be_published_is_published_by_the_next_round_and_rests_only_then(node: CcNode) -> None:
+    node.devices[node.addresses[0]].faults.keeps_old_mode = True
+    node.want("on")
+    manager = node.manager()
+    patches = itertools.count(1)
+
+    def refuse_the_last(target: Target) -> Fault | None:
+        # changing, pause, restore, failed
+        return Refuse(503) if target.verb == "patch" and next(patches) == 4 else None
+
+    node.api.faults.choose = refuse_the_last
+    with pytest.raises(ApiError, match="503"):
+        manager.round()
+    assert node.api.annotations[labels.MESSAGE] == "changing to mode on"
+    assert not manager.round().ready
+    assert node.api.labels[labels.STATE] == labels.FAILED
+    paused = pauses(node)
+    manager.round()
+    assert pauses(node) == paused
+
+
+def test_operands_that_stayed_paused_are_not_left_so_for_the_length_of_a_rest(node: CcNode) -> None:
+    stuck, refusing = node.addresses
+    node.devices[refusing].faults.fsp_errors = (FspError(0x123, knob=8, is_write=True),)
+
+    def refuse_writes_once_staged(address: PciAddress, offset: int, value: int | None) -> None:
+        if node.devices[stuck].knobs[8]:
+            node.devices[stuck].faults.fsp_errors = (FspError(0x55, is_write=True),)
+
+    node.on_access.append(refuse_writes_once_staged)
+    node.want("on")
+    manager = node.manager()
+    assert not manager.round().ready
+    assert set(operand_labels(node).values()) == {PAUSED}
+    node.on_access.clear()
+    node.devices[stuck].faults.fsp_errors = ()
+    manager.round()
+    assert operand_labels(node) == ALL_RUN
+    node.assert_none_in_waiting()

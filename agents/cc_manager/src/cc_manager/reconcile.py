@@ -100,16 +100,22 @@ class Reconciler:
             self._notices.drifted(drift)
             if self._drift is Drift.REPORT:
                 return self._report_drift(view, look, drift)
-        if (plan.phases or plan.busy) and self._rest.is_on(mode):
+        if self._may_rest(plan, look, view):
             return self._failure
         self._notices.doubtful("; ".join(plan.warnings))
         if not plan.is_done:
             self._ready_file.retract()
         attempt = self._change.attempt(plan, look, view)
+        view, stuck = self._pause.end(attempt.view, attempt.look)
+        result = self._publish(plan, replace(attempt, view=view), stuck, time.monotonic() - begin)
         if attempt.reasons and not attempt.waits and self._pause.is_on(attempt.view):
             self._rest.begin(mode)
-        view, stuck = self._pause.end(attempt.view, attempt.look)
-        return self._publish(plan, replace(attempt, view=view), stuck, time.monotonic() - begin)
+        return result
+
+    def _may_rest(self, plan: Plan, look: Look, view: NodeView) -> bool:
+        """Whether an attempt that failed a while ago is not made again yet; what it left undone never waits."""
+        is_tidy = not self._pause.is_on(view) and not any(one.is_left_staged for one in look.observations)
+        return bool(plan.phases or plan.busy) and is_tidy and self._rest.is_on(plan.mode)
 
     def _touch(self, reason: str) -> None:
         """Somebody wrote a label that concerns us: the documented way to ask for another attempt."""
