@@ -218,3 +218,11 @@ def test_a_kubelet_that_is_not_there_is_a_warning_and_one_that_does_not_answer_a
     socket.parent.mkdir(parents=True)
     socket.touch()
     assert doctor()["pod-resources"][0] == "fail"
+
+
+def test_a_kubelet_that_is_just_restarting_is_asked_again_later(node: CcNode, doctor: Doctor) -> None:
+    """Its folder is there and its socket is not: that is no node without a kubelet."""
+    (node.node.host.root / "var/lib/kubelet/pod-resources").mkdir(parents=True)
+    result, found, remedy = doctor()["pod-resources"]
+    assert (result, remedy) == ("fail", "no change of mode is begun until it answers")
+    assert found.startswith("there is no socket ")

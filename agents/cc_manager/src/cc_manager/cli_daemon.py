@@ -173,15 +173,18 @@ def _ask_cluster(node: Node, observations: "tuple[Observation, ...]", told: dict
 def _pod_resources(node: Node) -> "PodResources | None":
     if (found := _kubelet(node)) is None:
         log.warning(
-            "there is no PodResources socket of a kubelet: only devices that are open count as held, not those of pods "
-            "that start; mount the kubelet's pod-resources folder under --host-root"
+            "a kubelet's pod-resources folder is not there: only devices that are open count as held, not those of "
+            "pods that start; mount that folder under --host-root"
         )
     return found
 
 
 def _kubelet(node: Node) -> "PodResources | None":
-    """Asked by a child process each time: grpc would cost this one 28 MiB for good."""
+    """Asked by a child process each time: grpc would cost this one 28 MiB for good.
+
+    The folder decides: the socket itself is away while a kubelet restarts.
+    """
     from nodelib.pod_resources import POD_RESOURCES_SOCKET, PodResourcesChild
 
     socket = node.host.resolve(POD_RESOURCES_SOCKET)
-    return PodResourcesChild(socket) if socket.exists() else None
+    return PodResourcesChild(socket) if socket.parent.is_dir() else None

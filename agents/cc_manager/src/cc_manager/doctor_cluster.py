@@ -88,7 +88,7 @@ def check_kubelet(pod_resources: PodResources | None) -> Check:
     """Whether pods that hold devices can be found before a change."""
     if pod_resources is None:
         remedy = "mount the kubelet's pod-resources folder under --host-root"
-        return warned("pod-resources", "no socket: pods that were given a device are seen when its VM runs", remedy)
+        return warned("pod-resources", "no folder: pods that were given a device are seen when its VM runs", remedy)
     try:
         holding = {(one.namespace, one.pod) for one in pod_resources.list() if one.resource.startswith("nvidia.com/")}
     except PodResourcesError as error:
