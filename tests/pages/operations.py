@@ -148,17 +148,17 @@ def _variables() -> str:
         (code(variable), "; ".join(f"{code(name)} of {_all_or(names)}" for name, names in users[variable].items()))
         for variable in sorted(users)
     ]
-    others = sorted({name for package in PACKAGES for name in environment_variables(package)})
+    ignored = [(name, _name(package), why) for package in PACKAGES for name, why in ignored_variables(package)]
+    others = sorted(
+        {name for package in PACKAGES for name in environment_variables(package)} - {row[0] for row in ignored}
+    )
     return "\n".join(
         [
             "## Environment variables\n",
             "Each is the same as its option, which wins where both are given.\n",
             table(("Variable", "Option"), rows),
             "Of existing manifests, taken without effect:\n",
-            table(
-                ("Variable", "Agent", "Why"),
-                ((code(name), _name(package), why) for package in PACKAGES for name, why in ignored_variables(package)),
-            ),
+            table(("Variable", "Agent", "Why"), ((code(name), agent, why) for name, agent, why in ignored)),
             f"Read besides: {', '.join(code(name) for name in others)}; Kubernetes and the image set them.\n",
         ]
     )

@@ -42,6 +42,11 @@ def commands(page: Path) -> list[str]:
     return [re.split(r"\s+#\s|\s\|\s", line)[0].strip() for line in lines]
 
 
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of *page* in *language*."""
+    return [body for found, body in _FENCE.findall(page.read_text()) if found == language]
+
+
 def code(page: Path) -> set[str]:
     """The words of *page* that are code within a line, each for itself."""
     return {

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -14,7 +15,7 @@ from nodelib.cli import run_command
 from tests.fakes.node import NODE_NAME, SimulatedNode
 from tests.pages.commands import Executable, executables, options
 from tests.pages.operations import AGENTS
-from tests.pages.prose import PAGES, anchors, code, commands, flags, links
+from tests.pages.prose import PAGES, anchors, blocks, code, commands, flags, links
 from tests.pages.source import PACKAGES, ROOT, sentences
 
 EXECUTABLES = {one.name: one for agent in AGENTS for one in executables(agent)}
@@ -134,6 +135,14 @@ def test_the_readme_shows_the_demo_as_it_is() -> None:
     ).stdout
     assert shown
     assert without_times(shown[0]) == without_times(said[said.index("RESULT") :])
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_shell_block_is_what_a_shell_takes(page: Path) -> None:
+    for block in blocks(page, "sh"):
+        told = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
+        assert told.returncode == 0, told.stderr + block
 
 
 @pytest.mark.parametrize("agent", AGENTS)
