@@ -50,6 +50,8 @@ def test_every_agent_has_what_an_agent_must_have(agent: str) -> None:
     for module in modules:
         assert (folder / "src" / agent / f"{module}.py").exists(), f"{agent} lacks {module}.py"
     command = agent.replace("_", "-")
+    assert (ROOT / "deploy/base" / command / "daemonset.yaml").exists(), f"deploy/base lacks {command}"
+    assert f"\n### {command}\n" in (ROOT / "docs/security.md").read_text(), f"docs/security.md lacks {command}"
     assert command in (ROOT / "README.md").read_text(), f"README.md does not name {command}"
     assert command in (ROOT / "docs/architecture.md").read_text(), f"docs/architecture.md does not name {command}"
 

@@ -209,7 +209,7 @@ def test_a_loop_that_broke_ends_the_process_instead_of_looking_alive() -> None:
 
 
 SCRIPT = """
-import sys, threading
+import signal, sys, threading, time
 from nodelib.daemon import Daemon, RoundResult
 from nodelib.wakeups import Wakeups, stop_on_signals
 wakeups = Wakeups()
@@ -218,6 +218,10 @@ def one_round():
     print("round", flush=True)
     if sys.argv[1] == "hangs":
         threading.Event().wait()
+    if sys.argv[1] == "is told elsewhere":
+        while sys._current_frames()[threading.main_thread().ident].f_code.co_name != "wait":
+            time.sleep(0.002)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
     return RoundResult(ready=True)
 Daemon(one_round, wakeups, interval_s=3600).run()
 print("stopped in order", flush=True)
@@ -238,3 +242,10 @@ def test_sigterm_ends_a_daemon_whatever_it_is_waiting_for(how: str) -> None:
             child.kill()
     assert (child.returncode, out) == (0, "stopped in order\n")
     assert ("stopping although a round still waits" in err) is (how == "hangs")
+
+
+def test_sigterm_ends_a_daemon_whichever_thread_the_kernel_gives_it_to() -> None:
+    """Python runs its handlers in the main thread alone, and does not wake it for them."""
+    command = [sys.executable, "-c", SCRIPT, "is told elsewhere"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert (result.returncode, result.stdout) == (0, "round\nstopped in order\n")

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 4.0
 """How long a round may take to notice the stop; then the process ends around it (5 s in all are promised)."""
+_SIGNALS_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,10 @@ class Daemon:
         """
         rounds = threading.Thread(target=self._run_rounds, name="rounds", daemon=True)
         rounds.start()
-        self._wakeups.stop.wait()
+        # Python's signal handlers run in this thread, and only when it runs: a signal that the kernel gave to another
+        # thread does not end a wait without a timeout, and SIGTERM would be lost for good.
+        while not self._wakeups.stop.wait(_SIGNALS_S):
+            pass
         rounds.join(STOP_GRACE_S)
         if rounds.is_alive():
             log.warning("stopping although a round still waits for the kernel; it changes nothing after this")
