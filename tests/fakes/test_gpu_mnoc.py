@@ -323,6 +323,17 @@ def test_who_maps_bar0_anew_does_not_answer_for_a_killed_tool(gpu: EmulatedDevic
     assert gpu.complaints == []
 
 
+def test_a_device_that_sleeps_in_the_middle_of_a_message_forgets_it(
+    gpu: EmulatedDevice, words: Words, clock: Clock
+) -> None:
+    announce(words, READ)
+    gpu.power_state = "D3hot"
+    assert words[TO_INFO] == 0xFFFFFFFF
+    gpu.power_state = "D0"
+    assert read_knob(words, clock, 8) == 0
+    assert gpu.complaints == []
+
+
 def test_a_message_of_which_a_killed_tool_read_a_part_ends_early(
     gpu: EmulatedDevice, words: Words, clock: Clock
 ) -> None:

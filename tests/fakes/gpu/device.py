@@ -69,6 +69,7 @@ class EmulatedDevice:
         self.power_state: PowerState = "D0"
         self.memory_decoding = True
         self.gone = False
+        self._was_seen_asleep = False
         self.at_reset: dict[int, Faults] = {}
         """What `faults` becomes when this reset begins; the first is 1 (see `resets`)."""
         self.on_change: Callable[[], None] = lambda: None
@@ -196,7 +197,11 @@ class EmulatedDevice:
         if self.gone or not self.memory_decoding:
             return ALL_ONES
         if self.power_state != "D0":
+            self._was_seen_asleep = True
             return self._faults.sleeping_reads
+        if self._was_seen_asleep:
+            self._was_seen_asleep = False
+            self._transport.wake_up()
         now = self._clock()
         phase = self._boot.phase(now)
         self._settle(now, phase)

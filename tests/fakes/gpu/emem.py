@@ -105,6 +105,9 @@ class EmemTransport:
     def meet_client(self) -> None:
         """Nothing: here a client opens the channel."""
 
+    def wake_up(self) -> None:
+        """Nothing is lost: EMEM is memory."""
+
     def owns(self, offset: int) -> bool:
         return offset in self._registers
 

@@ -59,6 +59,11 @@ class MnocTransport:
         """Somebody was killed while he read the message that is there, whose size is told as before."""
         self._fsp.clear()
 
+    def wake_up(self) -> None:
+        """A message of which only a part had come when the device fell asleep is lost."""
+        self._announced = 0
+        self._packet = []
+
     def owns(self, offset: int) -> bool:
         return offset in {TO_INFO, TO_DATA, FROM_INFO, FROM_DATA}
 
