@@ -140,8 +140,8 @@ def _files() -> str:
 
 def _variables() -> str:
     users: dict[str, dict[str, list[str]]] = {}
-    for executable in chain.from_iterable(executables(agent) for agent in AGENTS):
-        for option in options(executable):
+    for agent, executable in ((agent, one) for agent in AGENTS for one in executables(agent)):
+        for option in () if _is_alias(executable, agent) else options(executable):
             for variable in option.variable.split():
                 users.setdefault(variable, {}).setdefault(option.name, []).append(executable.name)
     rows = [
@@ -171,6 +171,11 @@ def _all_or(names: list[str]) -> str:
 def _agent(agent: str, families: Iterable[metrics.Family]) -> str:
     parts = [f"## {_name(agent)}\n"]
     for executable in executables(agent):
+        if _is_alias(executable, agent):
+            parts.append(
+                f"### {code(executable.name)}\n\n{_name(agent)} under the name that existing manifests call.\n"
+            )
+            continue
         if executable.name != _name(agent):
             parts.append(f"### {code(executable.name)}\n\n{meaning(executable.command)}\n")
         verbs = executable.verbs.items()
@@ -180,6 +185,11 @@ def _agent(agent: str, families: Iterable[metrics.Family]) -> str:
     reasons = [(code(one.name), one.type.value, one.meaning) for one in event_reasons(agent)]
     parts.append(table(("Reason", "Type", "When"), reasons))
     return "\n".join(parts)
+
+
+def _is_alias(executable: Executable, agent: str) -> bool:
+    """Whether it is the agent's own command, which is told already, under another name."""
+    return executable.name != _name(agent) and executable.command is executables(agent)[0].command
 
 
 def _options_table(executable: Executable) -> str:

@@ -13,10 +13,10 @@ import pytest
 
 from nodelib.cli import run_command
 from tests.fakes.node import NODE_NAME, SimulatedNode
-from tests.pages.commands import Executable, executables, options
+from tests.pages.commands import Executable, executables, options, variables
 from tests.pages.operations import AGENTS
 from tests.pages.prose import PAGES, anchors, blocks, code, commands, flags, links
-from tests.pages.source import PACKAGES, ROOT, sentences
+from tests.pages.source import PACKAGES, ROOT, ignored_variables, sentences
 
 EXECUTABLES = {one.name: one for agent in AGENTS for one in executables(agent)}
 EXAMPLES = {"ADDRESS": "0000:17:00.0", "MODE": "on", "NODE": "node-1", "NAME": "vfio-pci", "VERB": "status"}
@@ -26,9 +26,8 @@ COMMAND = re.compile(
     r"\b(vfio-manage|vfio-manager|cc-manager|kata-manager|device-plugin) ([a-z]+)((?: --[a-z-]+(?: [A-Z]+)?)*)"
 )
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
-NOT_OURS = {"RUNTIME", "CONTAINERD_CONFIG", "CONTAINERD_SOCKET", "CRIO_CONFIG"}
-NOT_OURS |= {"SYS_MODULE", "SYS_PTRACE", "SOURCE_DATE_EPOCH"}
-"""Variables of other agents, without effect here; capabilities; variables of builds."""
+NOT_OURS = {"SYS_MODULE", "SYS_PTRACE", "SOURCE_DATE_EPOCH"}
+"""Capabilities, and variables of builds."""
 LOOKING = ("status", "plan", "doctor", "list", "spec")
 """Verbs that change nothing, so that a test can do what a page says."""
 OTHERS_FLAGS = {"--all-namespaces", "--as", "--field-selector", "--for", "--now", "--overwrite", "--timeout", "--tail"}
@@ -135,6 +134,16 @@ def test_the_readme_shows_the_demo_as_it_is() -> None:
     ).stdout
     assert shown
     assert without_times(shown[0]) == without_times(said[said.index("RESULT") :])
+
+
+def test_what_becomes_of_a_variable_is_what_the_migration_page_says() -> None:
+    text = (ROOT / "docs/migration.md").read_text().partition("## Variables")[2].partition("## Labels")[0]
+    rows = re.findall(r"^\| (`[A-Z].*?) \| (.*?) \|", text, re.MULTILINE)
+    ignored = {name for package in PACKAGES for name, _ in ignored_variables(package)} | {"CC_CAPABLE_DEVICE_IDS"}
+    taken = {variable for agent in AGENTS for variable in variables(agent)}
+    assert len(rows) > 8
+    for names, ours in rows:
+        assert set(re.findall("`([A-Z_]+)`", names)) <= (ignored if "without effect" in ours else taken), names
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
