@@ -140,7 +140,7 @@ def _files() -> str:
 
 def _variables() -> str:
     users: dict[str, dict[str, list[str]]] = {}
-    for agent, executable in ((agent, one) for agent in AGENTS for one in executables(agent)):
+    for agent, executable in ((name, one) for name in AGENTS for one in executables(name)):
         for option in () if _is_alias(executable, agent) else options(executable):
             for variable in option.variable.split():
                 users.setdefault(variable, {}).setdefault(option.name, []).append(executable.name)
