@@ -22,9 +22,8 @@ from nodelib.output import sentence
 from tests.fakes.node import NODE_NAME, SimulatedNode
 from tests.pages.commands import executables
 from tests.pages.scenarios import SCENARIOS, CannotBeMade
-from tests.pages.source import ROOT
+from tests.pages.source import AGENTS, ROOT
 
-_AGENTS = ("vfio_manager", "cc_manager", "kata_manager", "device_plugin")
 _BLOCK = re.compile(r"^<!-- on (?P<scenario>[^\n]+) -->\n```console\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _SENTENCE = re.compile(r"^.*(?:\n  \S.*)*$", re.MULTILINE)
 _PID = re.compile(r"/proc/\d+/")
@@ -114,7 +113,7 @@ def _answer(command: str, simulated: SimulatedNode) -> str:
 
 @cache
 def _commands() -> dict[str, click.Command]:
-    return {one.name: one.command for agent in _AGENTS for one in executables(agent)}
+    return {one.name: one.command for agent in AGENTS for one in executables(agent)}
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from tests.pages.commands import Executable, Option, executables, meaning, optio
 from tests.pages.examples import records
 from tests.pages.markdown import block, code, table
 from tests.pages.source import (
+    AGENTS,
     PACKAGES,
     UNKNOWN,
     Constant,
@@ -24,7 +25,6 @@ from tests.pages.source import (
     problems,
 )
 
-AGENTS = ("vfio_manager", "cc_manager", "kata_manager", "device_plugin")
 _HOST_FOLDERS = ("/etc/", "/lib/", "/opt/", "/run/", "/usr/", "/var/")
 """Not those of the kernel; other paths in the code are of the API or of gRPC."""
 _HEAD = """\

@@ -11,7 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("nodelib", "vfio_manager", "cc_manager", "kata_manager", "device_plugin")
+AGENTS = ("vfio_manager", "cc_manager", "kata_manager", "device_plugin")
+PACKAGES = ("nodelib", *AGENTS)
 _CHECKS = ("passed", "warned", "failed")
 UNKNOWN = "..."
 """For what has no name in the source either."""

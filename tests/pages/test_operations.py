@@ -17,7 +17,7 @@ from tests.fakes.node import SimulatedNode
 from tests.fakes.polling import until
 from tests.pages import operations
 from tests.pages.commands import executables, options
-from tests.pages.source import PACKAGES, ROOT, check_names, constants, modules, problems
+from tests.pages.source import AGENTS, PACKAGES, ROOT, check_names, constants, modules, problems
 
 PAGE = (ROOT / "docs/operations.md").read_text()
 LABEL = re.compile(r"([a-z-]+\.)+(com|io)/[a-z][\w.-]+")
@@ -25,7 +25,7 @@ METRIC = re.compile(r"^\| `(\w+)` \| (gauge|counter|histogram) \|", re.MULTILINE
 TYPE = re.compile(r"^# TYPE (\w+) (\w+)$", re.MULTILINE)
 
 
-@pytest.mark.parametrize("agent", operations.AGENTS)
+@pytest.mark.parametrize("agent", AGENTS)
 def test_every_verb_and_option_explains_itself(agent: str) -> None:
     for executable in executables(agent):
         assert all(command.help for command in executable.verbs.values()), executable.name
@@ -51,7 +51,7 @@ def test_no_label_is_written_in_the_midst_of_the_code(package: str) -> None:
         assert not {text for text in texts if LABEL.fullmatch(text)} - known, module
 
 
-@pytest.mark.parametrize("agent", operations.AGENTS)
+@pytest.mark.parametrize("agent", AGENTS)
 def test_no_event_has_a_reason_that_is_not_declared(agent: str) -> None:
     for module, tree in modules(agent):
         made = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _name(node.func) == "EventReason"]

@@ -5,7 +5,7 @@ from itertools import combinations
 from xml.etree import ElementTree as ET
 
 from tests.pages import picture
-from tests.pages.operations import AGENTS
+from tests.pages.source import AGENTS
 
 SVG = "{http://www.w3.org/2000/svg}"
 WIDEST = {"title": 9.0, "mono": 7.0, "note": 6.6, "": 7.2}

@@ -14,9 +14,8 @@ import pytest
 from nodelib.cli import run_command
 from tests.fakes.node import NODE_NAME, SimulatedNode
 from tests.pages.commands import Executable, executables, options, variables
-from tests.pages.operations import AGENTS
 from tests.pages.prose import PAGES, anchors, blocks, code, commands, flags, links
-from tests.pages.source import PACKAGES, ROOT, ignored_variables, sentences
+from tests.pages.source import AGENTS, PACKAGES, ROOT, ignored_variables, sentences
 
 EXECUTABLES = {one.name: one for agent in AGENTS for one in executables(agent)}
 EXAMPLES = {"ADDRESS": "0000:17:00.0", "MODE": "on", "NODE": "node-1", "NAME": "vfio-pci", "VERB": "status"}
