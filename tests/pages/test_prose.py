@@ -135,6 +135,11 @@ def test_the_readme_shows_the_demo_as_it_is() -> None:
     assert without_times(shown[0]) == without_times(said[said.index("RESULT") :])
 
 
+def test_nodelibs_readme_names_all_its_modules() -> None:
+    modules = {path.stem for path in (ROOT / "agents/nodelib/src/nodelib").glob("*.py")} - {"__init__"}
+    assert modules <= code(ROOT / "agents/nodelib/README.md")
+
+
 def test_what_becomes_of_a_variable_is_what_the_migration_page_says() -> None:
     text = (ROOT / "docs/migration.md").read_text().partition("## Variables")[2].partition("## Labels")[0]
     rows = re.findall(r"^\| (`[A-Z].*?) \| (.*?) \|", text, re.MULTILINE)
