@@ -10,7 +10,7 @@ from tests.pages.source import PACKAGES, ROOT, check_names, sentences
 
 PAGE = (ROOT / "docs/troubleshooting.md").read_text()
 SAID = frozenset[str]().union(*map(sentences, PACKAGES))
-QUOTED = re.findall(r"^> (.+)$", PAGE, re.MULTILINE)
+QUOTED = re.findall(r"^> - (.+)$", PAGE, re.MULTILINE)
 ROWS = range(1, 45)
 """Of facts/field-problems.md."""
 UNSEEN = {43}
