@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Iterable
 from itertools import chain
 
+from cc_manager.operands import OPERANDS, paused_value
 from nodelib import errors
 from nodelib.event_reasons import EventReason
 from nodelib.serving import HUNG_AFTER_S
@@ -118,6 +119,9 @@ def _labels() -> str:
             "## Labels and annotations\n",
             "Those of the Node that the code reads or writes:\n",
             table(("Key", "Agent", "Meaning"), ((code(key), agent, text) for key, agent, text in rows)),
+            f"Operands that cc-manager pauses while a mode changes: {', '.join(map(code, OPERANDS))}. The value `true`",
+            f"becomes {code(paused_value('true') or '')}, any other value `v` {code(paused_value('v') or '')};",
+            "absent and `false` stay.\n",
             "Those by which deploy/base chooses nodes, and what sets them there:\n",
             table(("Key", "Use"), selected),
         ]
