@@ -59,7 +59,7 @@ class Measures:
         return (
             Metric(
                 "cc_manager_device_mode",
-                "1 for each device and its mode.",
+                "1 for each device and its mode, which is unknown for one that cannot be asked.",
                 MetricType.GAUGE,
                 {(str(one.address), str(one.active or "unknown")): 1.0 for one in self.observations},
                 ("device", "mode"),
@@ -73,7 +73,7 @@ class Measures:
             ),
             Metric(
                 "cc_manager_failed_transitions",
-                "Attempts to reach the mode that failed, by reason.",
+                f"Attempts to reach the mode that failed, by reason: {', '.join(FAILURE_CODES)}.",
                 MetricType.COUNTER,
                 {(code,): float(self.failures[code]) for code in sorted({*FAILURE_CODES, *self.failures})},
                 ("reason",),

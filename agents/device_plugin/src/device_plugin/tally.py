@@ -47,14 +47,26 @@ class Tally:
         with self._lock:
             return (
                 *_device_metrics(desired),
-                _counted("allocations", "Allocate calls by result.", self._allocations, "resource", "result"),
+                _counted(
+                    "allocations",
+                    "Allocate calls by result: allocated, held (given away although in use), refused.",
+                    self._allocations,
+                    "resource",
+                    "result",
+                ),
                 Histogram(
                     f"{PREFIX}_allocation_seconds",
                     "Time that Allocate took, the wait for devices in use included.",
                     dict(self._durations),
                     self._duration_s,
                 ),
-                _counted("registrations", "Registrations by result.", self._registrations, "resource", "result"),
+                _counted(
+                    "registrations",
+                    "Registrations by result: accepted, failed.",
+                    self._registrations,
+                    "resource",
+                    "result",
+                ),
                 counter(f"{PREFIX}_kubelet_restarts", "Restarts of the kubelet seen.", self._kubelet_restarts),
             )
 
@@ -67,7 +79,13 @@ def _device_metrics(desired: Mapping[ResourceName, Devices]) -> Iterable[Metric]
         health[str(resource), "healthy"] = healthy
         health[str(resource), "unhealthy"] = len(devices) - healthy
         in_use[(str(resource),)] = sum(device.in_use for device in devices)
-    yield Metric(f"{PREFIX}_devices", "Advertised devices.", MetricType.GAUGE, health, ("resource", "health"))
+    yield Metric(
+        f"{PREFIX}_devices",
+        "Advertised devices by health: healthy, unhealthy.",
+        MetricType.GAUGE,
+        health,
+        ("resource", "health"),
+    )
     yield Metric(f"{PREFIX}_devices_in_use", "Devices that a VM has open.", MetricType.GAUGE, in_use, ("resource",))
 
 

@@ -159,7 +159,7 @@ class SpecKeeper:
         return (
             Metric(
                 "kata_manager_devices",
-                "Devices by CDI kind, and whether our spec lists them.",
+                "Devices by CDI kind, and whether our spec lists them: listed, left-out.",
                 MetricType.GAUGE,
                 {labels: float(count) for labels, count in devices.items()},
                 ("kind", "state"),
@@ -175,7 +175,7 @@ class SpecKeeper:
             counter("kata_manager_removals", "Spec files removed.", self._removals),
             Metric(
                 "kata_manager_conflicts",
-                "What was in the way in the last round: broken and rival specs, modules that are not there.",
+                "What was in the way in the last round, by problem code: broken or rival specs, missing modules.",
                 MetricType.GAUGE,
                 {code: float(count) for code, count in problems.items()},
                 ("problem",),

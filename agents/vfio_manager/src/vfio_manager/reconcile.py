@@ -175,7 +175,7 @@ class Binder:
         return (
             Metric(
                 "vfio_manager_functions",
-                "Functions that belong on a VFIO driver, by the driver they are on and their state.",
+                "Functions that belong on a VFIO driver, by the one they are on and by state: idle, in-use, unbound.",
                 MetricType.GAUGE,
                 {kind: float(count) for kind, count in kinds.items()},
                 ("driver", "state"),
@@ -183,7 +183,7 @@ class Binder:
             Metric("vfio_manager_binds", "Functions bound.", MetricType.COUNTER, {(): float(self._binds)}),
             Metric(
                 "vfio_manager_failures",
-                "Functions that could not be bound or unbound, by kind of failure.",
+                "Functions that could not be bound or unbound, by kind of failure: busy, hung, refused.",
                 MetricType.COUNTER,
                 {(kind,): float(count) for kind, count in self._failures.items()},
                 ("kind",),
