@@ -58,7 +58,9 @@ def test_every_agent_has_what_an_agent_must_have(agent: str) -> None:
 
 @pytest.mark.parametrize("agent", ["nodelib", *AGENTS])
 def test_a_module_stays_small_enough_to_be_read(agent: str) -> None:
-    for path in (ROOT / "agents" / agent / "src" / agent).glob("*.py"):
+    for path in (ROOT / "agents" / agent / "src" / agent).rglob("*.py"):
+        if "_pb2" in path.name:
+            continue  # generated
         lines = len(path.read_text().splitlines())
         assert lines <= 300, f"{path.relative_to(ROOT)} has {lines} lines: cut it"
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cc_manager.access import Access
-from cc_manager.bar0 import Words
-from cc_manager.labels import MODE, READY
+from cc_manager.cluster.labels import MODE, READY
+from cc_manager.gpu.access import Access
+from cc_manager.gpu.bar0 import Words
 from cc_manager.mode import CcMode
 from cc_manager.setter import ModeSetter
 from cc_manager.settings import Settings

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from cc_manager import kube_access
 from cc_manager.cli import cli
+from cc_manager.cluster import kube_access
 from nodelib.files import HostRoot
 from nodelib.kernel_writes import KernelWriter
 from nodelib.kube import ApiAccess, Kube

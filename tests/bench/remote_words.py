@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cc_manager.bar0 import Words
+from cc_manager.gpu.bar0 import Words
 
 _ASKED = struct.Struct("<qq")
 """Word index, and the value to write, or -1 for a read."""

@@ -6,7 +6,7 @@ staged is what is in force, and nothing is changing. Both `true` and `false` are
 
 from collections.abc import Callable, Iterable
 
-from cc_manager.labels import READY, STATE, is_changing
+from cc_manager.cluster.labels import READY, STATE, is_changing
 from tests.fakes.gpu import ActiveMode, Chip, EmulatedDevice
 from tests.fakes.kube.record import NodeState
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from cc_manager.chips import HOPPER_GPU, NVSWITCH_GEN3
 from cc_manager.clock import Clock
-from cc_manager.hardware import Device
-from cc_manager.registers import Registers
+from cc_manager.gpu.chips import HOPPER_GPU, NVSWITCH_GEN3
+from cc_manager.gpu.hardware import Device
+from cc_manager.gpu.registers import Registers
 from nodelib.pci import PciAddress
 
 ADDRESS = PciAddress(0, 0x3B, 0, 0)

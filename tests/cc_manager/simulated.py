@@ -8,12 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cc_manager.access import Access
 from cc_manager.assemble import Cluster, assemble, tell_nobody
-from cc_manager.bar0 import MapError, Words
 from cc_manager.clock import Clock
-from cc_manager.eviction import Tell
-from cc_manager.labels import MODE, READY, STATE
+from cc_manager.cluster.eviction import Tell
+from cc_manager.cluster.labels import MODE, READY, STATE
+from cc_manager.gpu.access import Access
+from cc_manager.gpu.bar0 import MapError, Words
 from cc_manager.reconcile import Reconciler
 from cc_manager.setter import ModeSetter
 from cc_manager.settings import ClusterSettings, Settings

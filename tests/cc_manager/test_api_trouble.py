@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
 from cc_manager.assemble import Cluster, assemble
+from cc_manager.cluster import labels
 from nodelib.kube import ApiAccess, ApiError, Kube
 from tests.cc_manager.running import RunningManager
 from tests.cc_manager.simulated import CcNode

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from cc_manager.settings import WhenBusy
 from nodelib.pci import PciAddress
 from tests.cc_manager.running import RunningManager

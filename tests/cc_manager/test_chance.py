@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
-from cc_manager.operands import PAUSED, key_of
+from cc_manager.cluster import labels
+from cc_manager.cluster.operands import PAUSED, key_of
 from cc_manager.reconcile import Reconciler
 from cc_manager.settings import ClusterSettings, Drift, WhenBusy
 from nodelib.kube import ApiError

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
-from cc_manager.access import Access
 from cc_manager.assemble import Cluster, assemble
+from cc_manager.cluster import labels
+from cc_manager.gpu.access import Access
 from cc_manager.setter import ModeSetter
 from cc_manager.settings import WhenBusy
 from nodelib.kube import MERGE_PATCH, ApiAccess, Json, Kube

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from nodelib.pci import PciAddress
 from tests.cc_manager.fault_cases import BLACKWELL, HOPPER
 from tests.cc_manager.simulated import CcNode, Crash

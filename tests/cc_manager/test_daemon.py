@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from nodelib.errors import NodeError
 from nodelib.settings import DaemonSettings
 from tests.cc_manager.running import RunningManager

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
 from cc_manager.cli import cli
+from cc_manager.cluster import labels
+from cc_manager.cluster.operands import PAUSED, key_of
 from cc_manager.lock import mode_lock
-from cc_manager.operands import PAUSED, key_of
 from cc_manager.settings import LOCK_FILE
 from nodelib.cli import run_command
 from tests.cc_manager.simulated import NODE_NAME, CcNode

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from cc_manager.settings import ClusterSettings, Drift
 from nodelib.event_reasons import EventReason
 from tests.cc_manager.running import RunningManager

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
-from cc_manager.operands import PAUSED
+from cc_manager.cluster import labels
+from cc_manager.cluster.operands import PAUSED
 from cc_manager.settings import ClusterSettings, WhenBusy
 from nodelib.kube import ApiError
 from nodelib.pod_resources import KubeletUnreachable

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from nodelib.pci import PciAddress
 from tests.cc_manager.simulated import QUICK, CcNode
 from tests.fakes.gpu import FspError

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from _pytest.mark import ParameterSet
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from cc_manager.settings import READY_FILE, PpcieExit, Settings
 from nodelib.pci import PciAddress
 from tests.cc_manager.fault_cases import BLACKWELL, FAILURES, HARMLESS, HOPPER, PASSING, FaultCase, gone_at_access, mend

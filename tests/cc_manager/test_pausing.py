@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
 from cc_manager.clock import Clock
-from cc_manager.operands import OPERANDS, PAUSED, key_of
+from cc_manager.cluster import labels
+from cc_manager.cluster.operands import OPERANDS, PAUSED, key_of
 from cc_manager.settings import ClusterSettings
 from nodelib.kube import ApiError
 from nodelib.pci import PciAddress

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cc_manager.chips import BLACKWELL_GB1XX, HOPPER_GPU, NVSWITCH_GEN3, Part
+from cc_manager.gpu.chips import BLACKWELL_GB1XX, HOPPER_GPU, NVSWITCH_GEN3, Part
 from cc_manager.mode import CcMode, ModeBits
 from cc_manager.observation import Observation
 from cc_manager.plan import Reset, Stage, Verify, plan_transition

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from cc_manager.mode import CcMode
 from nodelib.metrics import Metric
 from nodelib.pci import PciAddress

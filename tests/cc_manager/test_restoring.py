@@ -3,7 +3,7 @@
 import pytest
 
 from cc_manager.errors import FirmwareError
-from cc_manager.knobs import Knob, KnobWrite
+from cc_manager.gpu.knobs import Knob, KnobWrite
 from cc_manager.mode import CcMode, ModeBits
 from tests.cc_manager.scripted import (
     COMMAND_HEAD,

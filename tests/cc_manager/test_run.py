@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from cc_manager.lock import mode_lock
 from cc_manager.settings import LOCK_FILE
 from tests.cc_manager.simulated import NODE_NAME, CcNode

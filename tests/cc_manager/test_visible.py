@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from nodelib.event_reasons import EventReason
 from nodelib.events import EventPoster
 from nodelib.metrics import Histogram, Metric

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels
 from cc_manager.assemble import Cluster, assemble
+from cc_manager.cluster import labels
 from cc_manager.reconcile import Reconciler
 from nodelib.pod_resources import PodResourcesChild
 from tests.cc_manager.simulated import NODE_NAME, CcNode

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cc_manager.operands import OPERANDS, key_of
+from cc_manager.cluster.operands import OPERANDS, key_of
 from nodelib.pci import PciAddress
 from nodelib.pod_resources import PodDevices, PodResourcesError
 from tests.fakes.kernel.machines import VirtualMachine

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cc_manager.labels import MODE
+from cc_manager.cluster.labels import MODE
 from tests.demo.agents import RunningAgents
 from tests.demo.assignable import prepare_and_use
 from tests.demo.screen import Screen

@@ -3,9 +3,9 @@
 import threading
 from collections.abc import Callable
 
-from cc_manager.access import Access
 from cc_manager.assemble import Cluster, assemble
-from cc_manager.kube_access import open_kube
+from cc_manager.cluster.kube_access import open_kube
+from cc_manager.gpu.access import Access
 from cc_manager.reconcile import Reconciler
 from cc_manager.setter import ModeSetter
 from cc_manager.settings import Settings as CcSettings

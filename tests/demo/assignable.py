@@ -6,7 +6,7 @@ from pathlib import Path
 
 import grpc
 
-from cc_manager.labels import DEVICES, MESSAGE, MODE, READY, STATE
+from cc_manager.cluster.labels import DEVICES, MESSAGE, MODE, READY, STATE
 from cc_manager.mode import CcMode
 from cc_manager.plan import plan_transition
 from nodelib.kubelet import podresources_v1_pb2, podresources_v1_pb2_grpc

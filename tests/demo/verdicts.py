@@ -1,6 +1,6 @@
 """The demo on a node whose GPU cannot be given away: each agent says so, says why, and says what to do."""
 
-from cc_manager.labels import MESSAGE, READY, STATE
+from cc_manager.cluster.labels import MESSAGE, READY, STATE
 from nodelib.nvidia import VENDOR_NVIDIA
 from tests.demo.agents import RunningAgents
 from tests.demo.assignable import wait_until

@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cc_manager.labels import MESSAGE, MODE, READY, STATE
+from cc_manager.cluster.labels import MESSAGE, MODE, READY, STATE
 from kata_manager.reconcile import SpecKeeper
 from kata_manager.settings import Settings as KataSettings
 from nodelib.cli import run_command

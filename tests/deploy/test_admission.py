@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cc_manager import labels as cc_labels
+from cc_manager.cluster import labels as cc_labels
 from tests.deploy.admission import Policy, changed, node_request
 from tests.deploy.conftest import Lives
 from tests.deploy.manifests import NAMESPACE, agents, deployed, of_kind

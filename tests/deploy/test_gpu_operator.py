@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cc_manager import labels as cc_labels
+from cc_manager.cluster import labels as cc_labels
 from tests.deploy.admission import Policy, changed, node_request
 from tests.deploy.manifests import AGENTS, BASE, COMPONENTS, DEPLOY, agents, deployed, of_kind
 from tests.deploy.render import render

@@ -78,7 +78,7 @@ def test_every_label_that_is_asked_for_is_one_of_the_metrics(exported: dict[str,
 
 
 def test_every_value_that_is_asked_for_is_one_that_an_agent_can_say() -> None:
-    code = "".join(path.read_text() for path in SOURCES.glob("*/src/*/*.py"))
+    code = "".join(path.read_text() for path in SOURCES.glob("*/src/**/*.py"))
     for place, expression in expressions():
         for label, value in _SELECTOR.findall(expression):
             if label not in FROM_THE_SCRAPE:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels as cc_labels
+from cc_manager.cluster import labels as cc_labels
 from tests.deploy.manifests import AGENTS, DEPLOY, agents, deployed, matches
 
 PASSTHROUGH = {"nvidia.com/gpu.workload.config": "vm-passthrough"}

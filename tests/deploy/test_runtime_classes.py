@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager import labels as cc_labels
+from cc_manager.cluster import labels as cc_labels
 from cc_manager.mode import CcMode
 from tests.deploy.manifests import DEPLOY, SAMPLES, deployed, of_kind
 from tests.deploy.render import Object, objects_in

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from cc_manager.bar0 import MapError, Words
+from cc_manager.gpu.bar0 import MapError, Words
 from nodelib.nvidia import is_assignable_kind
 from nodelib.pci import PciAddress, PciDevice
 from tests.fakes.gpu import EmulatedDevice, chip_behind

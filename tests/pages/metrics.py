@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cc_manager.labels import MODE
+from cc_manager.cluster.labels import MODE
 from nodelib.daemon import LoopState, RoundResult
 from nodelib.metrics import Histogram, Metric, MetricType
 from nodelib.serving import loop_metrics

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterable
 from itertools import chain
 
-from cc_manager.operands import OPERANDS, paused_value
+from cc_manager.cluster.operands import OPERANDS, paused_value
 from nodelib import errors
 from nodelib.event_reasons import EventReason
 from nodelib.serving import HUNG_AFTER_S

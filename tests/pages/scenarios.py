@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cc_manager.labels import MODE
+from cc_manager.cluster.labels import MODE
 from nodelib.pci import PciAddress
 from tests.demo.agents import RunningAgents
 from tests.fakes.node import SimulatedNode

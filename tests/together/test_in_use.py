@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_manager.access import Access
+from cc_manager.gpu.access import Access
 from device_plugin.reconcile import is_held
 from nodelib.errors import DeviceBusy, DeviceError
 from nodelib.node import Node

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from kata_manager.pid_file import NAME as PID_FILE
 from tests.bench.secure_api import secured
 from tests.device_plugin.small_node import PGPU

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from cc_manager.access import Access
 from cc_manager.errors import NotBooted, may_pass
+from cc_manager.gpu.access import Access
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
 from cc_manager.plan import Check, Phase, Plan, Reset, Stage, Step, Verify

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cc_manager.clock import Clock
-from cc_manager.eviction import Eviction, Tell
-from cc_manager.holders import Holders
-from cc_manager.kube_node import KubeNode
+from cc_manager.cluster.eviction import Eviction, Tell
+from cc_manager.cluster.holders import Holders
+from cc_manager.cluster.kube_node import KubeNode
+from cc_manager.cluster.notices import Notices
+from cc_manager.cluster.pause import Pause
+from cc_manager.cluster.pods import KubePods
 from cc_manager.mode_change import ModeChange
-from cc_manager.notices import Notices
-from cc_manager.pause import Pause
-from cc_manager.pods import KubePods
 from cc_manager.reconcile import Reconciler
 from cc_manager.room import Room
 from cc_manager.setter import ModeSetter

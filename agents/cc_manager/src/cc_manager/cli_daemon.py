@@ -67,7 +67,7 @@ log = logging.getLogger(__name__)
 def run(ctx: click.Context, /, node: Node, daemon: DaemonSettings, settings: Settings, **told: Any) -> None:
     """Keep the node in the mode that its label nvidia.com/cc.mode asks for, until told to stop."""
     from cc_manager.assemble import Cluster, assemble
-    from cc_manager.kube_access import open_kube
+    from cc_manager.cluster.kube_access import open_kube
     from nodelib.events import EventPoster
     from nodelib.wakeups import Wakeups, stop_on_signals
 
@@ -92,10 +92,10 @@ def run(ctx: click.Context, /, node: Node, daemon: DaemonSettings, settings: Set
 @click.pass_context
 def plan_verb(ctx: click.Context, /, node: Node, output: str, **told: Any) -> None:
     """Show what `run` would do now, and change nothing; sleeping devices are not looked at closer."""
+    from cc_manager.cluster.kube_access import open_kube
+    from cc_manager.cluster.kube_node import KubeNode
+    from cc_manager.cluster.labels import desired_mode
     from cc_manager.host import has_tee
-    from cc_manager.kube_access import open_kube
-    from cc_manager.kube_node import KubeNode
-    from cc_manager.labels import desired_mode
 
     view = KubeNode(open_kube(told["kubeconfig"]), told["node_name"]).view()
     mode = desired_mode(view.labels, told["default_mode"], host_capable=has_tee(node.sysfs))
@@ -115,9 +115,9 @@ def restore(node: Node, node_name: str, kubeconfig: str | None, dry_run: bool) -
 
     No device is touched. Refused while a cc-manager is at work on the node.
     """
-    from cc_manager import operands
-    from cc_manager.kube_access import open_kube
-    from cc_manager.kube_node import KubeNode
+    from cc_manager.cluster import operands
+    from cc_manager.cluster.kube_access import open_kube
+    from cc_manager.cluster.kube_node import KubeNode
     from cc_manager.lock import mode_lock
 
     with mode_lock(node.host.resolve(LOCK_FILE)):
@@ -157,8 +157,8 @@ def doctor(ctx: click.Context, /, node: Node, output: str, **told: Any) -> int:
 
 
 def _ask_cluster(node: Node, observations: "tuple[Observation, ...]", told: dict[str, Any]) -> "Iterable[Check]":
+    from cc_manager.cluster.kube_access import open_kube
     from cc_manager.doctor_cluster import ClusterDoctor, not_asked
-    from cc_manager.kube_access import open_kube
 
     try:
         if not told["node_name"]:

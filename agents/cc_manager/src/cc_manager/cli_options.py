@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cc_manager.bar0 import MapWords, map_resource
+from cc_manager.gpu.bar0 import MapWords, map_resource
 from cc_manager.mode import CcMode
 from cc_manager.settings import OPERATOR_NAMESPACE, ClusterSettings, Drift, PpcieExit, Settings, WhenBusy
 from nodelib.errors import InvalidValue
@@ -15,7 +15,7 @@ from nodelib.node import Node
 from nodelib.settings import options
 
 if TYPE_CHECKING:
-    from cc_manager.access import Access
+    from cc_manager.gpu.access import Access
     from cc_manager.setter import ModeSetter
     from nodelib.wakeups import Wakeups
 
@@ -225,7 +225,7 @@ def cluster_options(function: Callable[..., R]) -> Callable[..., R]:
 
 def make_access(ctx: click.Context, node: Node) -> "Access":
     """The way to the registers of *node*'s devices; a simulated node brings its own mapping of BAR0."""
-    from cc_manager.access import Access
+    from cc_manager.gpu.access import Access
 
     map_words: MapWords = getattr(ctx.obj, "map_words", map_resource)
     return Access(node, map_words)

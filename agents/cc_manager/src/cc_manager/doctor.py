@@ -7,7 +7,7 @@ mailbox, only while no other cc-manager is at work.
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
-from cc_manager.access import Access
+from cc_manager.gpu.access import Access
 from cc_manager.host import has_tee
 from cc_manager.lock import mode_lock
 from cc_manager.observation import Observation

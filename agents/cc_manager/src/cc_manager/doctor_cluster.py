@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cc_manager import labels, operands
+from cc_manager.cluster import labels, operands
+from cc_manager.cluster.kube_node import KubeNode
+from cc_manager.cluster.labels import NodeView
+from cc_manager.cluster.operand_pods import Pod
+from cc_manager.cluster.rights import Right, rights
 from cc_manager.host import has_tee
-from cc_manager.kube_node import KubeNode
-from cc_manager.labels import NodeView
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
-from cc_manager.operand_pods import Pod
-from cc_manager.rights import Right, rights
 from cc_manager.settings import ClusterSettings
 from nodelib.doctor import Check, failed, passed, warned
 from nodelib.errors import InvalidValue, NodeError

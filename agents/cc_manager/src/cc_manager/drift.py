@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from cc_manager import labels
-from cc_manager.labels import NodeView
+from cc_manager.cluster import labels
+from cc_manager.cluster.labels import NodeView
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
 from nodelib.pci import PciAddress

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from cc_manager.access import Access
-from cc_manager.knobs import PERMISSION_OF, Knob
+from cc_manager.gpu.access import Access
+from cc_manager.gpu.knobs import PERMISSION_OF, Knob
 from cc_manager.observation import Observation
 from nodelib.at_once import at_once
 from nodelib.errors import DeviceError

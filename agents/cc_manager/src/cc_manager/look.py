@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from cc_manager import labels
+from cc_manager.cluster import labels
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation, Verified
 from nodelib.pci import PciAddress

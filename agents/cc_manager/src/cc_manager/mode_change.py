@@ -7,15 +7,15 @@ from before the first effect on, and the next start finds in labels and devices 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cc_manager import labels
 from cc_manager.clock import Clock
+from cc_manager.cluster import labels
+from cc_manager.cluster.holders import Busy
+from cc_manager.cluster.kube_node import KubeNode
+from cc_manager.cluster.labels import NodeView
+from cc_manager.cluster.pause import Pause
 from cc_manager.drift import lost_devices
-from cc_manager.holders import Busy
-from cc_manager.kube_node import KubeNode
-from cc_manager.labels import NodeView
 from cc_manager.look import Look
 from cc_manager.mode import CcMode
-from cc_manager.pause import Pause
 from cc_manager.plan import Plan, Reset
 from cc_manager.rest import Rest
 from cc_manager.room import Room

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from cc_manager.chips import Part
+from cc_manager.gpu.chips import Part
 from cc_manager.mode import CcMode, ModeBits
 from nodelib.pci import PciAddress, PciDevice
 from nodelib.problem import Problem

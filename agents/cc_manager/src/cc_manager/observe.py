@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from cc_manager.access import Access
-from cc_manager.chips import part_of
 from cc_manager.errors import DeviceAsleep, UnsupportedDevice
+from cc_manager.gpu.access import Access
+from cc_manager.gpu.chips import part_of
 from cc_manager.mode import ModeBits
 from cc_manager.observation import NVIDIA_DRIVER, Observation, Verified
 from nodelib.at_once import at_once

@@ -6,18 +6,18 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cc_manager import labels
+from cc_manager.cluster import labels
+from cc_manager.cluster.kube_node import KubeNode
+from cc_manager.cluster.labels import NodeView, Publication
+from cc_manager.cluster.notices import Notices
+from cc_manager.cluster.pause import Pause
 from cc_manager.drift import drift_from, lost_devices
 from cc_manager.host import boot_id, has_tee
-from cc_manager.kube_node import KubeNode
-from cc_manager.labels import NodeView, Publication
 from cc_manager.lock import mode_lock
 from cc_manager.look import Look
 from cc_manager.measures import Measures
 from cc_manager.mode import CcMode
 from cc_manager.mode_change import STOPPED, Attempt, ModeChange
-from cc_manager.notices import Notices
-from cc_manager.pause import Pause
 from cc_manager.plan import Plan
 from cc_manager.setter import ModeSetter
 from cc_manager.settings import LOCK_FILE, Drift

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from cc_manager.firmware_look import KnobReading
-from cc_manager.knobs import PERMISSION_OF
+from cc_manager.gpu.knobs import PERMISSION_OF
 from nodelib.output import Report, grouped
 
 COLUMNS = {"address": "ADDRESS", "knob": "KNOB", "name": "NAME", "staged": "STAGED", "change": "BY HOST"}

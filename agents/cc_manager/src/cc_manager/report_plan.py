@@ -1,8 +1,8 @@
 """What `plan` shows: the whole change of a node's mode in the order in which `run` would make it. Pure."""
 
-from cc_manager import operands
-from cc_manager.labels import NodeView
-from cc_manager.operands import LabelChange
+from cc_manager.cluster import operands
+from cc_manager.cluster.labels import NodeView
+from cc_manager.cluster.operands import LabelChange
 from cc_manager.plan import Plan, Reset
 from nodelib.output import Record, Report, grouped
 

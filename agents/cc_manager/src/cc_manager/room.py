@@ -1,8 +1,8 @@
 """Room for a change of mode: who uses a device that must change, and the wait until nobody does."""
 
 from cc_manager.clock import Clock
-from cc_manager.eviction import Eviction
-from cc_manager.holders import Busy, Holders
+from cc_manager.cluster.eviction import Eviction
+from cc_manager.cluster.holders import Busy, Holders
 from cc_manager.look import Look
 from cc_manager.mode import CcMode
 from cc_manager.setter import ModeSetter

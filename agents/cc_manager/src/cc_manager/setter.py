@@ -4,9 +4,9 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from cc_manager.access import Access
 from cc_manager.apply import Failure, Transition
 from cc_manager.firmware_look import KnobReading, read_knobs
+from cc_manager.gpu.access import Access
 from cc_manager.host import boot_id
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation, Verified, with_nvml
