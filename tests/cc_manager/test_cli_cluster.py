@@ -152,6 +152,8 @@ def test_restore_is_refused_while_a_cc_manager_is_at_work(node: CcNode, tmp_path
         (["run", "--node-name", "n", "--drift", "maybe"], "Invalid value for '--drift'"),
         (["run", "--node-name", "n", "--evict-timeout", "0"], "Invalid value for '--evict-timeout'"),
         (["set", "on", "--when-busy", "evict"], "Invalid value for '--when-busy'"),
+        (["set", "on", "--reset-timeout", "nan"], "nan is not a number of seconds"),
+        (["set", "on", "--device-timeout", "inf"], "inf is not a number of seconds"),
     ],
 )
 def test_bad_input_is_one_sentence(node: CcNode, capsys: Captured, args: list[str], says: str) -> None:

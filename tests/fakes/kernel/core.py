@@ -171,7 +171,7 @@ class Core:
         def on_change() -> None:
             with self.changed:
                 function.is_off_bus = function.is_off_bus or device.gone
-                if function.is_here:
+                if function.is_here and not self._is_stopping:  # its tree may be gone by now
                     self.show_config(function)
 
         function.emulated = device

@@ -12,7 +12,7 @@ from cc_manager.mode import CcMode
 from cc_manager.settings import OPERATOR_NAMESPACE, ClusterSettings, Drift, PpcieExit, Settings, WhenBusy
 from nodelib.errors import InvalidValue
 from nodelib.node import Node
-from nodelib.settings import options
+from nodelib.settings import Seconds, options
 
 if TYPE_CHECKING:
     from cc_manager.gpu.access import Access
@@ -54,7 +54,7 @@ def _change_options(function: Callable[..., R], policies: Iterable[WhenBusy]) ->
             default=60.0,
             show_default=True,
             show_envvar=True,
-            type=click.FloatRange(min=0.1),
+            type=Seconds(min=0.1),
             help="Seconds after which a device whose reset does not end is given up.",
         ),
         click.option(
@@ -73,7 +73,7 @@ def _change_options(function: Callable[..., R], policies: Iterable[WhenBusy]) ->
             default=120.0,
             show_default=True,
             show_envvar=True,
-            type=click.FloatRange(min=0.0),
+            type=Seconds(min=0.0),
             help="Seconds after which a device gets no further attempt at a step.",
         ),
         click.option(
@@ -197,7 +197,7 @@ def cluster_options(function: Callable[..., R]) -> Callable[..., R]:
             default=120.0,
             show_default=True,
             show_envvar=True,
-            type=click.FloatRange(min=1, max=200),
+            type=Seconds(min=1, max=200),
             help="Seconds for paused components to end; then the change fails and they run again.",
         ),
         click.option(
@@ -207,7 +207,7 @@ def cluster_options(function: Callable[..., R]) -> Callable[..., R]:
             default=300.0,
             show_default=True,
             show_envvar=True,
-            type=click.FloatRange(min=1),
+            type=Seconds(min=1),
             help="Seconds for evicted pods to end; then the change fails.",
         ),
     )

@@ -22,6 +22,7 @@ from nodelib.reading import names_in, start_of
 _TEE_REMEDY = (
     "switch SEV-SNP or TDX on in the firmware, and in kvm_amd or kvm_intel; until then only mode off is of use"
 )
+_ASK_AGAIN = "ask again while a device is idle, awake and on a VFIO driver; `cc-manager run` wakes those that sleep"
 
 
 def examine(node: Node, access: Access) -> tuple[tuple[Check, ...], tuple[Observation, ...]]:
@@ -87,7 +88,7 @@ def _iommu(node: Node, inventory: Inventory) -> Check:
 
 def _daemon(why: str | None) -> Check:
     if why is None:
-        return passed("lock", "no other cc-manager is at work; the firmware was asked")
+        return passed("lock", "no other cc-manager is at work")
     return passed("lock", "cc-manager runs here, or the lock cannot be had; the firmware was not asked")
 
 
@@ -100,7 +101,7 @@ def _devices(seen: Sequence[Observation]) -> Check:
     if unknown := [one for one in seen if one.part is None]:
         remedy = "update cc-manager; until then no mode is set on this node, for not all could be verified"
         return failed("devices", f"{len(unknown)} of {len(seen)} are not known: {_named(unknown)}", remedy)
-    return passed("devices", f"{len(seen)}, all can be brought to a mode")
+    return passed("devices", f"{len(seen)}, all of a kind whose mode can be set")
 
 
 def _drivers(seen: Sequence[Observation]) -> Check:
@@ -117,6 +118,8 @@ def _bar0(seen: Sequence[Observation]) -> Check:
         text = f"registers of {len(broken)} of {len(awake)} cannot be read: {broken[0].address}: {broken[0].problem}"
         return failed("bar0", text, "run as root with the host's /sys; a device that left the bus needs a power cycle")
     left = f"; {len(asleep)} asleep and not woken" if asleep else ""
+    if not awake:
+        return warned("bar0", f"no registers were read{left}", _ASK_AGAIN)
     return passed("bar0", f"registers of {len(awake)} idle devices can be read{left}")
 
 
@@ -131,7 +134,7 @@ def _firmware(seen: Sequence[Observation], asked: Sequence[Observation], daemon:
         return warned("firmware", text, "see its metrics and its log, or stop it and ask again")
     readable = {one.address for one in seen if one.problem is None and not one.in_use}
     if not readable:
-        return passed("firmware", "no device could be asked: they are in use, asleep or out of reach")
+        return warned("firmware", "no device could be asked: in use, asleep or out of reach", _ASK_AGAIN)
     if silent := [one for one in asked if one.address in readable and one.problem]:
         text = f"{len(silent)} of {len(readable)} do not tell what is staged: {silent[0].address}: {silent[0].problem}"
         return failed("firmware", text, "until it answers, the mode of no device of this node is changed")
@@ -151,7 +154,7 @@ def _modes(asked: Sequence[Observation]) -> Check:
         return warned("staged", f"the next reset changes the mode of {_named(staged)}", remedy)
     modes = sorted({str(one.active) for one in asked if one.active is not None})
     if not modes:
-        return passed("staged", "not known: no device could be asked")
+        return warned("staged", "not known: no device could be asked", _ASK_AGAIN)
     return passed("staged", f"nothing is left staged; modes in force: {', '.join(modes)}")
 
 

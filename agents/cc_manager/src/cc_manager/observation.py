@@ -40,9 +40,16 @@ class NvmlState:
         parts = (
             None if self.is_capable is None else "capable" if self.is_capable else "not capable",
             None if self.mode is None else f"mode {self.mode}",
-            None if self.is_ready is None else "accepting work" if self.is_ready else "not accepting work",
+            self._readiness,
         )
         return ", ".join(part for part in parts if part) or "nothing"
+
+    @property
+    def _readiness(self) -> str | None:
+        """Of no interest where CC is off: such a GPU works, whatever this says (seen on an H200: it says "not")."""
+        if self.is_ready is None or (self.mode is not None and self.mode.mode is CcMode.OFF):
+            return None
+        return "accepting work" if self.is_ready else "not accepting work"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from nodelib.output import echo
 from nodelib.pod_resources import POD_RESOURCES_SOCKET, PodResourcesChild
 from nodelib.settings import (
     DaemonSettings,
+    Seconds,
     daemon_options,
     log_options,
     naming_options,
@@ -67,7 +68,7 @@ allocate_options = options(
         default=HEALTH_INTERVAL_S,
         show_default=True,
         show_envvar=True,
-        type=click.FloatRange(min=0.1),
+        type=Seconds(min=0.1),
         help="Seconds after which the devices' health is looked at without any event.",
     ),
     click.option(
@@ -77,7 +78,7 @@ allocate_options = options(
         default=BUSY_WAIT_S,
         show_default=True,
         show_envvar=True,
-        type=click.FloatRange(min=0, max=60),
+        type=Seconds(min=0, max=60),
         help="Seconds that Allocate waits for a device that is still in use; all pods of the node wait with it.",
     ),
     click.option(

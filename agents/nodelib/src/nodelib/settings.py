@@ -116,6 +116,15 @@ def log_options(function: Callable[..., R]) -> Callable[..., R]:
     return with_logs
 
 
+class Seconds(click.FloatRange):
+    """A duration within limits; a comparison alone lets `nan` through, and `inf` where there is no upper one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if not math.isfinite(seconds := float(super().convert(value, param, ctx))):
+            self.fail(f"{seconds} is not a number of seconds", param, ctx)
+        return seconds
+
+
 def daemon_options(function: Callable[..., R]) -> Callable[..., R]:
     """`--interval` and `--listen`; the verb gets them as `daemon`."""
 
@@ -127,7 +136,7 @@ def daemon_options(function: Callable[..., R]) -> Callable[..., R]:
             default=30.0,
             show_default=True,
             show_envvar=True,
-            type=click.FloatRange(min=0.1, max=_DAY_S),
+            type=Seconds(min=0.1, max=_DAY_S),
             help="Seconds after which the node is looked at again without any event.",
         ),
         click.option(
@@ -140,8 +149,6 @@ def daemon_options(function: Callable[..., R]) -> Callable[..., R]:
     )
     @functools.wraps(function)
     def with_daemon(*args: Any, interval_s: float, listen: str, **kwargs: Any) -> R:
-        if math.isnan(interval_s):  # which passes every comparison with a limit
-            raise click.BadParameter("nan is no number of seconds", param_hint="--interval")
         return function(*args, daemon=DaemonSettings(interval_s, listen), **kwargs)
 
     return with_daemon

@@ -1,7 +1,6 @@
 """The command line of vfio-manager."""
 
 import contextlib
-import math
 import os
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from nodelib.pci import is_vfio_driver
 from nodelib.settings import (
     AddressType,
     DaemonSettings,
+    Seconds,
     daemon_options,
     dry_run_option,
     log_options,
@@ -103,7 +103,7 @@ binding_options = options(
         default=30.0,
         show_default=True,
         show_envvar=True,
-        type=click.FloatRange(min=0.1),
+        type=Seconds(min=0.1),
         help="Seconds after which a device that the kernel does not release is given up.",
     ),
 )
@@ -117,8 +117,6 @@ def parse_settings(binding: dict[str, Any], ready_file: str = "") -> Settings:
         raise InvalidValue(f"--driver {driver!r} is no driver's name: write it as in /sys/bus/pci/drivers, vfio-pci")
     if driver is not None and not is_vfio_driver(driver):
         raise InvalidValue(f"--driver {driver!r} is no VFIO driver: those are vfio-pci and names that end in vfio_pci")
-    if not math.isfinite(binding["unbind_timeout_s"]):  # a range check alone lets `nan` through
-        raise InvalidValue(f"--unbind-timeout {binding['unbind_timeout_s']} is not a number of seconds")
     return Settings(
         nvswitches=SwitchPolicy.parse(binding["nvswitches"]),
         driver=driver,
