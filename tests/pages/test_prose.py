@@ -135,6 +135,16 @@ def test_the_readme_shows_the_demo_as_it_is() -> None:
     assert without_times(shown[0]) == without_times(said[said.index("RESULT") :])
 
 
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_module_that_a_page_names_is_there(page: Path) -> None:
+    for word in code(page):
+        package, *parts = word.split(".")
+        if package in PACKAGES and parts and all(part.isidentifier() for part in parts):
+            folder = ROOT / "agents" / package / "src" / package
+            paths = (folder.joinpath(*parts), folder.joinpath(*parts[:-1]))  # the last may be a name within the module
+            assert any(path.is_dir() or path.with_suffix(".py").exists() for path in paths if path != folder), word
+
+
 def test_nodelibs_readme_names_all_its_modules() -> None:
     modules = {path.stem for path in (ROOT / "agents/nodelib/src/nodelib").glob("*.py")} - {"__init__"}
     assert modules <= code(ROOT / "agents/nodelib/README.md")
