@@ -10,6 +10,7 @@ from cc_manager.clock import Clock
 from cc_manager.errors import NotBooted
 from cc_manager.gpu.chips import BLACKWELL_GB1XX, HOPPER_GPU, NVSWITCH_GEN3
 from cc_manager.gpu.firewall import pass_firewall, security_fault_code
+from cc_manager.gpu.registers import GONE
 from nodelib.files import HostRoot
 from nodelib.slow_reads import SlowReader
 from nodelib.sysfs import Sysfs
@@ -45,6 +46,20 @@ def sysfs(tree: Tree) -> Iterator[Sysfs]:
     sysfs = Sysfs(HostRoot(tree.root), slow_reader=SlowReader(10.0))
     yield sysfs
     sysfs.close()
+
+
+class OpensLater:
+    """BAR0 of a device whose firewall comes down after so many reads."""
+
+    def __init__(self, reads: int) -> None:
+        self._left = reads
+
+    def read32(self, offset: int) -> int:
+        self._left -= 1
+        return GONE if self._left > 0 else 0x1B20_00A1
+
+    def write32(self, offset: int, value: int) -> None:
+        raise AssertionError("nothing is written through a firewall")
 
 
 def show(tree: Tree, space: bytes) -> None:
@@ -113,8 +128,17 @@ def test_without_the_capability_three_seconds_are_waited_where_bar0_does_not_ans
     time = FakeTime()
     pass_firewall(sysfs, GPU, REACHABLE, time.clock, wait=True)
     assert time.slept == []
-    pass_firewall(sysfs, GPU, CLOSED, time.clock, wait=True)
-    assert time.slept == [3.0]
+    pass_firewall(sysfs, GPU, OpensLater(reads=4), time.clock, wait=True)
+    assert time.slept == [3.0, 0.01, 0.01]
+
+
+@pytest.mark.parametrize("space", [config(has_capability=False), config(UP)[:64]], ids=["none", "header only"])
+def test_without_the_capability_it_is_waited_for_as_long_as_with_it(tree: Tree, sysfs: Sysfs, space: bytes) -> None:
+    show(tree, space)
+    time = FakeTime(lag_s=0.49)
+    pass_firewall(sysfs, GPU, CLOSED, time.clock, wait=True)  # the next read tells that the device is gone
+    assert time.slept[0] == 3.0
+    assert 105.0 <= time.now < 106.0
 
 
 def test_who_only_looks_does_not_wait_without_the_capability_either(tree: Tree, sysfs: Sysfs) -> None:
