@@ -16,6 +16,7 @@ OPENED_BY_OTHERS = {
     ("vfio-manager", "/etc/modprobe.d"): "modprobe reads it",
     ("kata-manager", "/etc/modprobe.d"): "modprobe reads it",
     ("device-plugin", "/var/lib/kubelet/pod-resources"): "`doctor` asks the kubelet there; the daemon does not",
+    ("kata-manager", "/var/lib/kubelet/pod-resources"): "`doctor` asks the kubelet there; the daemon does not",
 }
 """Mounts that our own code does not open, and who does."""
 

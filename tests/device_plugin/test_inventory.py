@@ -1,5 +1,7 @@
 """What is to be advertised, and what the CDI rule holds back."""
 
+import pytest
+
 from device_plugin.inventory import Devices, by_resource, hold_back, summary
 from nodelib.cdi import specs_for
 from nodelib.problem import Problem
@@ -54,8 +56,17 @@ def test_a_device_without_a_cdi_name_is_held_back_and_the_others_are_not() -> No
 def test_a_name_that_stands_for_another_devices_node_holds_the_device_back() -> None:
     (device, *_) = hold_back(devices(), resolved(devices()) | {"nvidia.com/pgpu=65": ("/dev/vfio/66",)})
     assert str(device.problems[0]).startswith(
-        "the CDI name nvidia.com/pgpu=65 stands for /dev/vfio/66, not for /dev/vfio/65"
+        "the CDI name nvidia.com/pgpu=65 stands for /dev/vfio/66, and must for /dev/vfio/65"
     )
+
+
+@pytest.mark.parametrize("extra", ["/dev/vfio/vfio", "/dev/vfio/66"])
+def test_a_name_that_stands_for_a_node_too_many_holds_the_device_back(extra: str) -> None:
+    """Kata plugs each node: one more is another tenant's GPU, or no device at all and the pod fails."""
+    both = resolved(devices()) | {"nvidia.com/pgpu=65": ("/dev/vfio/65", extra)}
+    (device, *_) = hold_back(devices(), both)
+    assert [problem.code for problem in device.problems] == ["cdi-stale"]
+    assert extra in str(device.problems[0])
 
 
 def test_one_broken_spec_holds_every_device_back_and_is_named() -> None:

@@ -154,8 +154,8 @@ def test_a_spec_of_ours_that_another_folder_overrides_is_not_ready(kernel: FakeK
     put(kernel, "vendor.yaml", foreign_spec("nvidia.com/pgpu", {"65": "/dev/vfio/1"}))
     with RunningKeeper(kernel.node(), Settings(cdi_folder="/etc/cdi")) as running:
         running.wait_not_ready()
-        assert running.last.message.startswith("nvidia.com/pgpu=65 was written to ")
-        assert running.last.message.endswith("/etc/cdi and does not resolve to /dev/vfio/65")
+        assert "etc/cdi/nvidia.com-pgpu.yaml and " in running.last.message
+        assert "var/run/cdi/vendor.yaml name other device nodes for nvidia.com/pgpu=65" in running.last.message
 
 
 def test_a_broken_spec_in_the_static_folder_counts_too(kernel: FakeKernel) -> None:
@@ -208,7 +208,7 @@ def test_the_metrics_count_names_writes_and_conflicts(kernel: FakeKernel) -> Non
         "kata_manager_cdi_names": {("nvidia.com/GH100_H100_SXM5_80GB",): 6.0, ("nvidia.com/GPU_FFF0",): 3.0},
         "kata_manager_writes": {(): 2.0},
         "kata_manager_removals": {(): 0.0},
-        "kata_manager_conflicts": {("cdi-broken",): 1.0},
+        "kata_manager_conflicts": {("cdi-broken",): 1.0, ("cdi-conflict",): 0.0, ("cdi-foreign-file",): 0.0},
     }
 
 

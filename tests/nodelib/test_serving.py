@@ -21,7 +21,7 @@ READY = RoundResult(ready=True)
 
 
 def state(result: RoundResult = READY, silent_s: float = 0.0, **counts: int) -> LoopState:
-    return LoopState(result=result, last_end=time.monotonic() - silent_s, **counts)
+    return LoopState(result=result, next_round=time.monotonic() - silent_s, **counts)
 
 
 @dataclass
@@ -62,7 +62,7 @@ def test_a_round_that_gave_no_reason_is_told_as_not_ready() -> None:
 
 
 def test_before_the_first_round_a_daemon_is_healthy_and_not_ready() -> None:
-    with Agent(LoopState(last_end=time.monotonic())).serving() as url:
+    with Agent(LoopState(next_round=time.monotonic())).serving() as url:
         assert get(f"{url}/healthz")[0] == 200
         assert get(f"{url}/readyz") == (503, "the first round has not ended yet\n")
 

@@ -86,7 +86,10 @@ def _common() -> str:
     rows = [("0", "Done; also of a daemon that was told to stop.")]
     rows += [(str(kind.exit_code), (inspect.getdoc(kind) or "").partition("\n")[0]) for kind in kinds]
     pages = [
-        ("/healthz", f"200 while the loop is alive, 503 when no round has ended for {HUNG_AFTER_S:g} s. For probes."),
+        (
+            "/healthz",
+            f"200 while the loop is alive, 503 when a due round has not ended in {HUNG_AFTER_S:g} s. For probes.",
+        ),
         ("/readyz", "200 when the last round reached the desired state, else 503; the text says why. For people."),
         ("/metrics", "The metrics, in Prometheus' text format."),
     ]

@@ -47,12 +47,14 @@ def _unresolved(device: AssignableDevice, nodes: Mapping[str, tuple[str, ...]]) 
                 "look at kata-manager, which writes it; without kata-manager run with --cdi write",
             ),
         )
-    # A cdev's number changes when its device is bound again; until the spec follows, the name is another device's.
-    if missing := [node for node in device.spec_nodes if node not in resolved]:
+    # A cdev's number changes when its device is bound again; until the spec follows, the name is another device's. A
+    # node too many is as bad: Kata plugs each of them, and refuses a pod for one that it takes for no device.
+    if set(resolved) != set(device.spec_nodes):
+        wanted = ", ".join(device.spec_nodes)
         return (
             Problem(
                 "cdi-stale",
-                f"the CDI name {name} stands for {', '.join(resolved) or 'no node'}, not for {', '.join(missing)}",
+                f"the CDI name {name} stands for {', '.join(resolved) or 'no node'}, and must for {wanted}",
                 "look at kata-manager, which keeps the spec current",
             ),
         )

@@ -31,6 +31,8 @@ from nodelib.vfio import AssignableDevice, assignable_devices, without_group
 from nodelib.wakeups import Wakeups
 
 UEVENT_SUBSYSTEMS = ("pci", "vfio", "vfio-dev")
+_NO_CONFLICTS: dict[tuple[str, ...], float] = {("cdi-broken",): 0.0, ("cdi-conflict",): 0.0, ("cdi-foreign-file",): 0.0}
+"""For who watches: none is a number too."""
 
 
 def _tell_nobody(_reason: EventReason, _message: str) -> None:
@@ -177,7 +179,7 @@ class SpecKeeper:
                 "kata_manager_conflicts",
                 "What was in the way in the last round, by problem code: broken or rival specs, missing modules.",
                 MetricType.GAUGE,
-                {code: float(count) for code, count in problems.items()},
+                {**_NO_CONFLICTS, **{code: float(count) for code, count in problems.items()}},
                 ("problem",),
             ),
         )

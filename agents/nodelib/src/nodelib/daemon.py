@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nodelib.errors import NodeError
 from nodelib.wakeups import Wakeups
@@ -49,8 +49,8 @@ class LoopState:
     failures: int = 0
     failures_in_a_row: int = 0
     last_round_s: float = 0.0
-    last_end: float = 0.0
-    """Monotonic time at which the last round ended."""
+    next_round: float = 0.0
+    """Monotonic time at which the round that is due begins, or the one that runs began: since then it owes an end."""
     result: RoundResult = RoundResult(ready=False, message="the first round has not ended yet")
 
 
@@ -70,7 +70,7 @@ class Daemon:
         self._interval_s = interval_s
         self._backoff = backoff or Backoff()
         self._broken: Exception | None = None
-        self.state = LoopState(last_end=time.monotonic())
+        self.state = LoopState(next_round=time.monotonic())
 
     def run(self) -> None:
         """Rounds until the stop event; returns within `STOP_GRACE_S` of it, whatever a round is waiting for.
@@ -93,8 +93,11 @@ class Daemon:
         try:
             while not self._wakeups.stop.is_set():
                 self.state = self._try_round()
-                if reasons := self._wakeups.wait(self._pause_s()):
+                pause_s = self._pause_s()
+                self.state = replace(self.state, next_round=time.monotonic() + pause_s)
+                if reasons := self._wakeups.wait(pause_s):
                     log.debug("woken by %s", ", ".join(reasons))
+                self.state = replace(self.state, next_round=time.monotonic())
         except Exception as error:  # noqa: BLE001 - a broken log stream, say: nobody is left to tell but the exit code
             self._broken = error
             self._wakeups.request_stop()
@@ -118,7 +121,7 @@ class Daemon:
             failures=self.state.failures + failed,
             failures_in_a_row=self.state.failures_in_a_row + 1 if failed else 0,
             last_round_s=end - begin,
-            last_end=end,
+            next_round=end,
             result=result,
         )
 

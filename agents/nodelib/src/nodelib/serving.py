@@ -19,7 +19,9 @@ from nodelib.errors import InvalidValue
 from nodelib.metrics import Histogram, Metric, MetricType, counter, gauge
 
 HUNG_AFTER_S = 300.0
-"""A loop silent for so long is not alive; the longest deadline within a round is far below."""
+"""A round that is due and has not ended for so long: the loop is not alive. No deadline within a round is that long."""
+_LOOK_S = 0.5
+"""Between two looks at whether to stop serving."""
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -45,7 +47,7 @@ def served(
         server = _Server(host, port, _handler(state, registry))
     except OSError as error:
         raise InvalidValue(f"--listen {listen}: {error.strerror}") from error
-    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="http", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(_LOOK_S,), name="http", daemon=True)
     thread.start()
     try:
         yield f"http://{f'[{host}]' if ':' in host else host}:{server.server_address[1]}"
@@ -73,7 +75,7 @@ def _handler(state: Callable[[], LoopState], registry: CollectorRegistry) -> typ
             now = state()
             match self.path:
                 case "/healthz":
-                    alive = time.monotonic() - now.last_end < HUNG_AFTER_S
+                    alive = time.monotonic() - now.next_round < HUNG_AFTER_S
                     self._answer(200 if alive else 503, "ok" if alive else "the loop hangs")
                 case "/readyz":
                     self._answer(

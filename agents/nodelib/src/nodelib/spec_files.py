@@ -30,6 +30,8 @@ DYNAMIC_FOLDER = "/var/run/cdi"
 FOLDERS = (STATIC_FOLDER, DYNAMIC_FOLDER)
 """Later ones win where both define a name."""
 
+_VFIO_NODES = "/dev/vfio/"
+
 MARKER = "# managed by cgpu-agents"
 """How a file says that it is ours; CDI has no field for it, and a comment is in nobody's way."""
 
@@ -155,6 +157,8 @@ def resolve(folders: Iterable[Sequence[SpecFile]]) -> Resolution:
         for file in files:
             for device in file.spec.devices if file.spec else ():
                 name = f"{file.spec.kind}={device.name}" if file.spec else ""
+                if _is_rivalry(nodes.get(name), device.nodes) and sources[name].path.parent != file.path.parent:
+                    problems.append(_rivalry(sources[name], file, name))
                 nodes[name], sources[name] = device.nodes, file
                 if claims[name] > 1:
                     problems.append(_conflict(file, name))
@@ -163,10 +167,26 @@ def resolve(folders: Iterable[Sequence[SpecFile]]) -> Resolution:
     return Resolution(MappingProxyType(nodes), tuple(problems), MappingProxyType(sources))
 
 
+def _is_rivalry(earlier: tuple[str, ...] | None, later: tuple[str, ...]) -> bool:
+    """Whether a name stands for other VFIO nodes in another folder, for which the runtimes have different orders."""
+    if earlier is None or set(earlier) == set(later):
+        return False
+    return any(node.startswith(_VFIO_NODES) for node in (*earlier, *later))
+
+
+def _rivalry(earlier: SpecFile, later: SpecFile, name: str) -> Problem:
+    return Problem(
+        "cdi-conflict",
+        f"{earlier.path} and {later.path} name other device nodes for {name}: "
+        "Kata's Go runtime takes the latter's, its Rust runtime the former's",
+        "remove the file that is not kata-manager's",
+    )
+
+
 def _is_all_vfio(spec: CdiSpec) -> bool:
     """Whether it gives VFIO device nodes and nothing else."""
     return spec.is_of_nodes_alone and all(
-        device.nodes and all(node.startswith("/dev/vfio/") for node in device.nodes) for device in spec.devices
+        device.nodes and all(node.startswith(_VFIO_NODES) for node in device.nodes) for device in spec.devices
     )
 
 
