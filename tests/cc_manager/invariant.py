@@ -21,6 +21,13 @@ MODES = {
 }
 
 
+DECOUPLERS = {
+    **{(Chip.GH100, mode): value for mode, value in (("off", 0), ("on", 2), ("devtools", 0), ("ppcie", 2))},
+    **{(Chip.NVSWITCH_GEN3, mode): 0 for mode in MODES},
+}
+"""What knob 10 must be on a node in a mode (facts/fsp-and-cc-mode.md section 4); Blackwell's is nobody's to touch."""
+
+
 def staged(device: EmulatedDevice) -> ActiveMode:
     """What the next reset will put in force."""
     knobs = device.knobs
@@ -47,6 +54,8 @@ def untruths(state: NodeState, devices: Iterable[tuple[object, EmulatedDevice]])
         wanted = shown(device, mode)
         if device.active != wanted:
             found.append(f"{READY} is {ready!r} and {address} is in {device.active}, not {mode}")
+        if (decoupler := DECOUPLERS.get((device.chip, mode))) not in (None, device.knobs[10]):
+            found.append(f"{READY} is {ready!r} and {address} has its decoupler at {device.knobs[10]}, not {decoupler}")
         if staged(device) != wanted:
             found.append(f"{READY} is {ready!r} and {address} has {staged(device)} staged, not {mode}")
     return found

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from nodelib.event_reasons import EventReason
 from tests.cc_manager.running import RunningManager
 from tests.cc_manager.simulated import CcNode, Crash
 from tests.cc_manager.workloads import add_operands, operand_labels
+from tests.fakes.parts import gpu, nvswitch
 
 REPORT = ClusterSettings(drift=Drift.REPORT)
 
@@ -208,3 +210,47 @@ def test_staged_knobs_are_put_back_only_after_the_node_is_ready_for_nobody(node:
         node.want("on")
         assert node.manager().round().ready
     node.assert_says("on")
+
+
+def test_field_41_a_decoupler_left_for_another_mode_is_put_back_although_no_mode_bit_tells(node: CcNode) -> None:
+    """A change to off was cut short after its first write, and the label went back: the next VM would have had it."""
+    device = node.devices[node.addresses[0]]
+    device.knobs.update({10: 0})
+    before = node.resets()
+    assert node.manager().round().ready
+    assert device.knobs[10] == 2
+    assert node.resets() == before
+    node.assert_all_in("on")
+
+
+def test_with_report_a_decoupler_left_for_another_mode_is_told(node: CcNode) -> None:
+    node.devices[node.addresses[0]].knobs.update({10: 0})
+    result = node.manager(cluster=REPORT).round()
+    assert not result.ready
+    assert "the next reset will put on with the BAR0 decoupler's knob at 0 in force" in result.message
+    assert node.api.labels[labels.READY] == ""
+
+
+def test_field_41_a_put_back_that_failed_under_a_label_that_is_no_mode_is_tried_again(node: CcNode) -> None:
+    first = node.devices[node.addresses[0]]
+    first.knobs.update({8: 0, 7: 0})  # `off` half staged, and only the baseboard controller may undo it
+    node.manager(cluster=REPORT).round()  # which tells that a device is in no mode any more
+    node.want("ON")
+    result = node.manager().round()
+    assert (result.ready, result.retry) == (False, True)
+    assert first.knobs[8] == 0
+    first.knobs.update({7: 1})
+    assert not node.manager().round().retry
+    assert first.knobs[8] == 1
+    assert "is not a confidential-computing mode" in node.api.annotations[labels.MESSAGE]
+
+
+def test_field_16_a_switch_of_a_generation_without_modes_keeps_no_operand_paused(tmp_path: Path) -> None:
+    second_generation = replace(nvswitch("0000:07:00.0", group=7), device=0x1AF1)
+    with CcNode(tmp_path, hardware=(gpu("0000:1b:00.0", group=1), second_generation)) as node:
+        node.api.set_label("nvidia.com/gpu.deploy.vfio-manager", "paused-for-cc-mode-change")
+        node.want("on")
+        message = node.manager().round().message
+        assert "0000:07:00.0: it is not a third-generation NVSwitch" in message
+        assert "stay paused" not in message
+        assert node.api.labels["nvidia.com/gpu.deploy.vfio-manager"] == "true"

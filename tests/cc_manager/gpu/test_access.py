@@ -120,6 +120,16 @@ def test_memory_decoding_is_switched_back_off_after_an_error(without_decoding: C
     assert command(node) & MEMORY_DECODING == 0
 
 
+def test_a_vm_that_opened_the_device_meanwhile_keeps_its_memory_decoding(tmp_path: Path) -> None:
+    hardware = replace(gpu(str(GPU), group=10), memory_decoding=False)
+    with CcNode(tmp_path, hardware=(hardware,)) as node:
+        assert command(node) & MEMORY_DECODING == 0
+        with node.access().opened(GPU, HOPPER_GPU):
+            vm = node.kernel.start_vm(GPU)
+        with vm:
+            assert command(node) & MEMORY_DECODING
+
+
 def test_memory_decoding_that_was_on_stays_on(node: CcNode) -> None:
     before = command(node)
     open_it(node)

@@ -27,7 +27,7 @@ def drift_from(view: NodeView, observations: Iterable[Observation], mode: CcMode
     return "; ".join(
         f"{one.address} is in mode {one.active}"
         if not one.is_left_staged
-        else f"{one.address} is in mode {one.active} and the next reset will put {one.staged} in force"
+        else f"{one.address} is in mode {one.active} and the next reset will put {one.staged_text} in force"
         for one in observations
         if one.active is not None and not one.in_use and not one.is_in(mode)
     )

@@ -64,6 +64,8 @@ class Observation:
     """None: not known, and `problem` says why."""
     staged: ModeBits | None = None
     """None: the firmware was not asked."""
+    staged_decoupler: int | None = None
+    """The decoupler's knob, which a change that was cut short may leave for another mode although no mode bit tells."""
     source: str = ""
     """Where `active` comes from: `BAR0`, `NVML`, or `label` (our annotation) for a device in use."""
     nvml: NvmlState | None = None
@@ -96,14 +98,31 @@ class Observation:
     @property
     def is_left_staged(self) -> bool:
         """Whether the next reset will put another mode in force than the active one."""
-        return self.staged is not None and self.active is not None and self.staged != self.active
+        if self.staged is None or self.active is None:
+            return False
+        return self.staged != self.active or self._has_decoupler_of_another(self.active.mode)
 
     def is_in(self, mode: CcMode) -> bool:
         """Whether the device is known to show what it must on a node in *mode*, now and after its next reset."""
         if self.part is None or self.active is None:
             return False
         wanted = self.part.shown_mode(mode)
-        return self.active.mode is wanted and (self.staged is None or self.staged.mode is wanted)
+        if self.active.mode is not wanted or self._has_decoupler_of_another(mode):
+            return False
+        return self.staged is None or self.staged.mode is wanted
+
+    @property
+    def staged_text(self) -> str:
+        """What the next reset will put in force, for people."""
+        if self.active is not None and self._has_decoupler_of_another(self.active.mode):
+            return f"{self.staged} with the BAR0 decoupler's knob at {self.staged_decoupler}"
+        return str(self.staged)
+
+    def _has_decoupler_of_another(self, mode: CcMode | None) -> bool:
+        """Whether the decoupler's knob is not what *mode* sets it to."""
+        if mode is None or self.part is None or self.staged_decoupler is None:
+            return False
+        return self.part.decoupler_knob(mode) not in (None, self.staged_decoupler)
 
 
 def as_if_woken(observations: Iterable[Observation]) -> tuple[Observation, ...]:

@@ -75,15 +75,12 @@ def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Obser
                 device.wait_for_boot()
             active, is_decoupled = device.active_mode(), device.is_decoupled()
             staged = device.staged_mode() if knobs else None
-    except DeviceGone as error:
-        if access.is_off_bus(one.address):
-            return replace(one, problem=Problem("off-bus", error.reason))
-        return replace(one, problem=Problem("unreadable", error.reason))
-    except DeviceAsleep as error:
-        return replace(one, problem=Problem("asleep", error.reason))
+            decoupler = device.staged_decoupler() if knobs else None
     except DeviceError as error:
-        return replace(one, problem=Problem("unreadable", error.reason))
-    return replace(one, active=active, staged=staged, is_decoupled=is_decoupled, source="BAR0")
+        return replace(one, problem=Problem(_code_of(error, one, access), error.reason))
+    return replace(
+        one, active=active, staged=staged, staged_decoupler=decoupler, is_decoupled=is_decoupled, source="BAR0"
+    )
 
 
 def peek(observations: Iterable[Observation], access: Access) -> tuple[Observation, ...]:
@@ -100,3 +97,15 @@ def peek(observations: Iterable[Observation], access: Access) -> tuple[Observati
         return one  # it keeps the problem that it has: somebody else's driver
 
     return at_once(look, tuple(observations))
+
+
+def _code_of(error: DeviceError, one: Observation, access: Access) -> str:
+    match error:
+        case DeviceGone() if access.is_off_bus(one.address):
+            return "off-bus"
+        case UnsupportedDevice():  # only its registers told: it has no mode, and no reset will change that
+            return "unsupported"
+        case DeviceAsleep():
+            return "asleep"
+        case _:
+            return "unreadable"

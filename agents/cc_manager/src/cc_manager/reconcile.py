@@ -165,12 +165,14 @@ class Reconciler:
 
     def _refuse_label(self, view: NodeView, reason: str) -> RoundResult:
         """The label is no mode: no device is touched, but for what a change that was cut short left behind."""
-        stuck: tuple[PciAddress, ...] = ()
-        if labels.is_changing(view.annotations) or self._pause.is_on(view):
-            look, view, failures = self._change.put_back(CcMode.OFF, self._look(view), view)
-            view, stuck = self._pause.end(view, look)
-            reason = "; ".join((reason, *failures, *self._why_stuck(stuck)))
-        return self._fail(view, reason, "unknown-mode", None, retry=bool(stuck))
+        known = view.annotations.get(labels.DEVICES)
+        is_unfinished = labels.has_unverified(known, boot_id(self._setter.node.host))
+        if not (is_unfinished or labels.is_changing(view.annotations) or self._pause.is_on(view)):
+            return self._fail(view, reason, "unknown-mode", None, retry=False)
+        look, view, failures = self._change.put_back(CcMode.OFF, self._look(view), view)
+        view, stuck = self._pause.end(view, look)
+        reason = "; ".join((reason, *failures, *self._why_stuck(stuck)))
+        return self._fail(view, reason, "unknown-mode", look.devices(), retry=bool(stuck or failures))
 
     def _report_drift(self, view: NodeView, look: Look, drift: str) -> RoundResult:
         view, stuck = self._pause.end(view, look)

@@ -50,7 +50,7 @@ def _row(one: Observation) -> Record:
         "driver": one.device.driver,
         "in_use": one.in_use,
         "active_mode": str(one.active) if one.active else None,
-        "staged_mode": str(one.staged) if one.staged else None,
+        "staged_mode": one.staged_text if one.staged else None,
         "decoupled": one.is_decoupled,
         "source": "BAR0, NVML" if both else one.source,
         "nvml_capable": nvml.is_capable,

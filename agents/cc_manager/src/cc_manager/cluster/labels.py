@@ -160,12 +160,17 @@ def _why_in_no_mode(one: Observation) -> str:
         return one.problem.text
     if one.in_use:
         return "it is in use and was not verified since the node booted"
-    return f"it is in {one.active}, and {one.staged} is staged"
+    return f"it is in {one.active}, and {one.staged_text} is staged"
 
 
 def devices_of_this_boot(text: str | None, boot_id: str) -> frozenset[PciAddress]:
     """The devices that the annotation knows from this boot, verified or not."""
     return frozenset(address for address, entry in _entries(text) if entry.get("boot_id") == boot_id)
+
+
+def has_unverified(text: str | None, boot_id: str) -> bool:
+    """Whether the annotation knows a device of this boot that was left in no mode: a change of it did not end well."""
+    return not devices_of_this_boot(text, boot_id) <= parse_verified(text).keys()
 
 
 def parse_verified(text: str | None) -> dict[PciAddress, Verified]:

@@ -120,7 +120,15 @@ class Access:
         try:
             yield
         finally:
-            self._node.sysfs.write_command(address, command)
+            if self._is_idle(address):  # else the register is a VM's, which opened the device meanwhile
+                self._node.sysfs.write_command(address, command)
+
+    def _is_idle(self, address: PciAddress) -> bool:
+        try:
+            self.check_idle(address)
+        except DeviceError:
+            return False
+        return True
 
     def _command(self, address: PciAddress) -> int:
         answer = self._node.sysfs.config([address])[address]

@@ -94,6 +94,10 @@ class Part:
         of_cc = (Knob.DEVTOOLS, Knob.CC) if self.cc_mode else ()
         return (*of_cc, Knob.PPCIE) if self.ppcie else of_cc
 
+    def decoupler_knob(self, mode: CcMode) -> int | None:
+        """What *mode* sets the decoupler's knob to; None: it does not touch it."""
+        return next((target.value for target in self.knobs.get(mode, ()) if target.knob is Knob.DECOUPLER), None)
+
     @property
     def mode_registers(self) -> tuple[int, ...]:
         """The registers that hold the active mode, each once."""

@@ -141,6 +141,12 @@ class Device:
         self._reach_firmware()
         self._writes_for(targets)
 
+    def staged_decoupler(self) -> int | None:
+        """The decoupler's knob as staged; None: the part's modes do not touch it, or the firmware does not have it."""
+        if self.part.decoupler_knob(CcMode.OFF) is None:
+            return None
+        return self.read_knobs((Knob.DECOUPLER,))[Knob.DECOUPLER]
+
     def stage(self, mode: CcMode) -> Targets:
         """Have the firmware put *mode* in force at the next reset; the knobs that were changed for it.
 
