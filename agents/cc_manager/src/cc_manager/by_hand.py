@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import click
 
+from cc_manager.by_hand_marker import leave_marker
 from cc_manager.lock import mode_lock
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
@@ -48,7 +49,7 @@ def set_by_hand(setter: ModeSetter, mode: CcMode, devices: Collection[PciAddress
     with _stopping(setter.wakeups, mode):
         while True:
             with mode_lock(setter.node.host.resolve(LOCK_FILE)):
-                outcome = setter.set(mode, chosen(setter.node.scan(), devices))
+                outcome = _bring(setter, mode, chosen(setter.node.scan(), devices))
             known |= {one.address: one for one in outcome.observations}
             if gone := left_during(known.values(), outcome.observations):
                 return replace(outcome, waits=False, reasons=tuple({*outcome.reasons, *map(str, gone)}))
@@ -60,6 +61,19 @@ def set_by_hand(setter: ModeSetter, mode: CcMode, devices: Collection[PciAddress
             stop.wait(BUSY_POLL_S)
             if stop.is_set():
                 raise NodeError(f"stopped while waiting ({'; '.join(outcome.reasons)}); nothing was changed")
+
+
+def _bring(setter: ModeSetter, mode: CcMode, only: Collection[PciAddress] | None) -> Outcome:
+    """What `ModeSetter.set` does, with the marker left before anything is staged or reset, and only then."""
+    observations = setter.observe({}, knobs=True)
+    plan = setter.plan(observations, mode, only)
+    for warning in plan.warnings:
+        log.warning("%s", warning)
+    # Where the change cannot begin, what is left staged is put back all the same.
+    begins = not plan.refusals and not plan.busy
+    if not plan.is_done and (begins or any(one.is_left_staged for one in observations)):
+        leave_marker(setter.node.host)
+    return setter.bring_to(plan, observations, {}, only)
 
 
 def raise_unless_done(outcome: Outcome, *, was_stopped: bool) -> None:

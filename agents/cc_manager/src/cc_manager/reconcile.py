@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
+from cc_manager.by_hand_marker import still_believed, utc_now
 from cc_manager.cluster import labels
 from cc_manager.cluster.kube_node import KubeNode
 from cc_manager.cluster.labels import NodeView, Publication
@@ -128,12 +129,11 @@ class Reconciler:
     def _look(self, view: NodeView) -> Look:
         text = view.annotations.get(labels.DEVICES)
         this_boot = boot_id(self._setter.node.host)
-        verified = labels.parse_verified(text)
+        verified = still_believed(self._setter.node.host, labels.parse_verified(text))
         observations = self._setter.observe(verified, knobs=True)
         self._measures.observations = observations
         missing = labels.devices_of_this_boot(text, this_boot) - {one.address for one in observations}
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        return Look(observations, verified, tuple(sorted(missing)), this_boot, now)
+        return Look(observations, verified, tuple(sorted(missing)), this_boot, utc_now())
 
     # --- 7. what the node says in the end
 
