@@ -46,6 +46,11 @@ def test_without_a_label_the_default_holds_and_off_where_the_cpu_protects_nothin
     assert labels.desired_mode({"other": "on"}, default, host_capable=host_capable) is mode
 
 
+def test_an_empty_value_is_taken_as_an_absent_label() -> None:
+    for host_capable, mode in ((True, CcMode.DEVTOOLS), (False, CcMode.OFF)):
+        assert labels.desired_mode({labels.MODE: ""}, CcMode.DEVTOOLS, host_capable=host_capable) is mode
+
+
 @pytest.mark.parametrize("text", ["ON", "yes", "true", "off.", "0", "o" * 63])
 def test_a_value_that_is_no_mode_is_refused_with_the_label_and_the_allowed_values(text: str) -> None:
     with pytest.raises(InvalidValue) as refused:
