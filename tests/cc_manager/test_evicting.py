@@ -16,6 +16,7 @@ from tests.cc_manager.workloads import NAMESPACE, add_operands, operand_labels
 from tests.fakes.kube.cluster import PODS
 from tests.fakes.kube.patch import JsonObject, text
 from tests.fakes.kube.store import Selector
+from tests.fakes.parts import gpu, in_group, other
 
 EVICT = replace(QUICK, when_busy=WhenBusy.EVICT)
 FAIL = replace(QUICK, when_busy=WhenBusy.FAIL)
@@ -114,6 +115,28 @@ def test_an_id_that_is_no_group_of_the_node_counts_as_held(node: CcNode) -> None
     node.pods.rename_ids("vm", "GPU-uuid")
     node.want("on")
     assert "held by pod tenant/vm" in node.manager().round().message
+
+
+def test_a_pci_address_of_something_else_is_in_nobodys_way(node: CcNode) -> None:
+    """NVIDIA's network operator gives out virtual functions of network cards as nvidia.com/hostdev, by address."""
+    node.pods.admit("router", node.addresses[0], resource="nvidia.com/hostdev")
+    node.pods.rename_ids("router", "0000:3b:00.2")
+    node.want("on")
+    assert node.manager(EVICT).round().ready
+    assert evictions(node) == []
+
+
+@pytest.mark.parametrize("function", [0, 1])
+def test_a_pci_address_of_a_device_or_of_its_group_is_that_device(tmp_path: Path, function: int) -> None:
+    group = in_group(10, gpu("0000:1b:00.0"), other("0000:1b:00.1", 0x10DE, 0x22BA, 0x040300))
+    with CcNode(tmp_path, hardware=tuple(group), labels={labels.MODE: "off"}) as node:
+        assert node.manager().round().ready
+        node.pods.admit("vm", node.addresses[0])
+        node.pods.rename_ids("vm", f"0000:1B:00.{function}")
+        node.want("on")
+        assert node.manager().round().message == f"waiting to change to mode on: held by pod {NAMESPACE}/vm"
+        assert node.manager(EVICT).round().ready
+        assert evictions(node) == ["vm"]
 
 
 def test_a_kubelet_that_does_not_answer_fails_the_change_before_anything_is_paused(node: CcNode) -> None:
@@ -247,6 +270,22 @@ def test_a_pod_that_the_api_server_does_not_confirm_is_not_evicted(node: CcNode)
     result = node.manager(EVICT).round()
     assert "the API server does not confirm pod tenant/forced, so it is not evicted" in result.message
     assert evictions(node) == []
+
+
+def test_a_pod_with_an_id_that_nobody_knows_is_waited_for_and_not_evicted(node: CcNode) -> None:
+    node.pods.admit("vm", node.addresses[0])
+    node.pods.rename_ids("vm", "GPU-uuid")
+    node.pods.admit("known", node.addresses[1])
+    node.pods.rename_ids("known", "GPU-uuid", "11")
+    node.want("on")
+    manager = node.manager(EVICT)
+    assert manager.round().message == (
+        "waiting to change to mode on: held by pod tenant/vm; "
+        "pod tenant/vm has a device whose id says nothing here, so it is waited for and not evicted"
+    )
+    assert evictions(node) == ["known"]
+    node.api.remove_pod("vm", NAMESPACE)
+    assert manager.round().ready
 
 
 def test_a_vm_that_no_pod_has_cannot_be_evicted_and_fails_in_the_end(node: CcNode) -> None:

@@ -1,5 +1,7 @@
 """Room for a change of mode: who uses a device that must change, and the wait until nobody does."""
 
+from dataclasses import replace
+
 from cc_manager.clock import Clock
 from cc_manager.cluster.eviction import Eviction
 from cc_manager.cluster.holders import Busy, Holders
@@ -31,14 +33,14 @@ class Room:
         changing = look.not_in(mode)
         inventory = self._setter.node.scan()
         in_use = (one.address for one in inventory.devices if one.address in changing and is_in_use(inventory, one))
-        return Busy(tuple(in_use), self._holders.of(changing, look.observations))
+        return replace(self._holders.of(changing, look.observations, inventory), addresses=tuple(in_use))
 
     def wait(self, mode: CcMode, look: Look, timeout_s: float) -> Busy:
         """Wait until nobody is in the way, evicting who can be; who is there at the end."""
         ends_at = self._clock.monotonic() + timeout_s
         while busy := self.in_the_way(mode, look):
             if self.evicts:
-                self._eviction.ask(busy.pods)
+                self._eviction.ask(busy.pods, busy.doubtful)
             is_over = self._clock.monotonic() >= ends_at or self._eviction.is_over
             if is_over or self._setter.wakeups.stop.is_set():
                 break

@@ -1,7 +1,7 @@
 """Pods that are in the way of a change of mode are asked to go, through the Eviction API, until a deadline."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from cc_manager.clock import Clock
 from cc_manager.cluster.operand_pods import Pod
@@ -11,6 +11,8 @@ from nodelib.event_reasons import EventReason
 from nodelib.kube import ApiError
 
 log = logging.getLogger(__name__)
+
+_DOUBTFUL = "pod {} has a device whose id says nothing here, so it is waited for and not evicted"
 
 Tell = Callable[[EventReason, str], None]
 """Given what an administrator must know."""
@@ -38,12 +40,16 @@ class Eviction:
         """Nobody is in the way any more, or the deadline has been told: the next eviction has its own."""
         self._ends_at, self.obstacles = None, ()
 
-    def ask(self, pods: Iterable[Pod]) -> None:
-        """Ask each of *pods* to go; asking again does no harm, and a budget may allow it by then. Raises ApiError."""
+    def ask(self, pods: Iterable[Pod], doubtful: Collection[Pod] = ()) -> None:
+        """Ask each of *pods* to go; asking again does no harm, and a budget may allow it by then. Raises ApiError.
+
+        The *doubtful* ones are not asked: they may not be in the way at all.
+        """
         if self._ends_at is None:
             self._ends_at = self._clock.monotonic() + self._timeout_s
         if not self._is_forbidden:
-            self.obstacles = tuple(reason for pod in pods if (reason := self._ask(pod)))
+            reasons = (_DOUBTFUL.format(pod) if pod in doubtful else self._ask(pod) for pod in pods)
+            self.obstacles = tuple(reason for reason in reasons if reason)
 
     def _ask(self, pod: Pod) -> str:
         if not pod.uid:
