@@ -8,8 +8,10 @@ import pytest
 
 from cc_manager.cluster import labels
 from cc_manager.cluster.operands import PAUSED
+from cc_manager.reconcile import Reconciler
 from cc_manager.settings import ClusterSettings, WhenBusy
 from nodelib.kube import ApiError
+from nodelib.pci import PciAddress
 from nodelib.pod_resources import KubeletUnreachable
 from tests.cc_manager.simulated import QUICK, CcNode
 from tests.cc_manager.workloads import NAMESPACE, add_operands, operand_labels
@@ -319,6 +321,108 @@ def test_an_api_server_that_is_away_while_pods_are_looked_up_leaves_everything_a
         node.manager(EVICT).round()
     assert node.api.labels[labels.READY] == "false"
     assert evictions(node) == []
+
+
+# --- nobody is evicted for a change that the firmware forbids
+
+
+def test_idle_devices_are_asked_before_a_pod_is_evicted_from_another(node: CcNode) -> None:
+    busy, forbidding, _ = node.addresses
+    run_vm(node, "vm", busy)
+    node.devices[forbidding].knobs[7] = 0
+    node.want("on")
+    manager = node.manager(EVICT)
+    for _ in range(2):
+        assert f"{forbidding}: could not set knob 8 (cc) to 1" in manager.round().message
+    assert node.api.labels[labels.STATE] == "failed"
+    assert evictions(node) == []
+    assert never_paused(node)
+    node.devices[forbidding].knobs[7] = 1
+    assert manager.round().ready
+    node.assert_says("on")
+
+
+def test_a_refusal_that_took_an_eviction_to_hear_costs_no_other(node: CcNode) -> None:
+    forbidding = refused_after_eviction(node, manager := node.manager(EVICT))
+    run_vm(node, "again", forbidding)
+    for _ in range(2):
+        assert f"{forbidding}: could not set knob 8 (cc) to 1" in manager.round().message
+    assert evictions(node) == ["vm"]
+    assert node.api.labels[labels.STATE] == "failed"
+    node.api.remove_pod("again", NAMESPACE)  # now it can be asked itself
+    node.devices[forbidding].knobs[7] = 1
+    assert manager.round().ready
+    node.assert_says("on")
+
+
+def test_a_refusal_is_remembered_where_the_pod_ends_only_after_the_round(node: CcNode) -> None:
+    forbidding = node.addresses[0]
+    run_vm(node, "vm", forbidding)
+    node.devices[forbidding].knobs[7] = 0
+    node.api.cluster.pods_linger = True
+    node.want("on")
+    manager = node.manager(EVICT)
+    assert manager.round().message.startswith("waiting to change to mode on")
+    node.api.cluster.pods_linger = False
+    node.api.cluster.end_pod(NAMESPACE, "vm")
+    assert "could not set knob 8" in manager.round().message
+    asked = len(evictions(node))
+    run_vm(node, "again", forbidding)
+    assert "could not set knob 8" in manager.round().message
+    assert len(evictions(node)) == asked
+    assert never_paused(node)
+    node.pods.end_all()
+
+
+@pytest.mark.parametrize("word", ["a touched label", "another mode"])
+def test_a_remembered_refusal_is_forgotten_at(node: CcNode, word: str) -> None:
+    forbidding = refused_after_eviction(node, manager := node.manager(EVICT))
+    node.devices[forbidding].knobs[7] = 1
+    run_vm(node, "again", forbidding)
+    if word == "another mode":
+        node.want("devtools")
+        assert manager.round().ready
+        node.assert_says("devtools")
+    else:
+        manager._touch("the label was written")  # what the watch calls
+        assert manager.round().ready
+        node.assert_says("on")
+    assert evictions(node) == ["vm", "again"]
+
+
+def test_the_eviction_after_a_refusal_has_a_deadline_of_its_own(node: CcNode) -> None:
+    forbidding = refused_after_eviction(node, manager := node.manager(EVICT))
+    node.devices[forbidding].knobs[7] = 1
+    run_vm(node, "again", forbidding)
+    budget = node.api.add_budget(NAMESPACE, {"app": "again"}, allowed=0)
+    node.time.sleep(ClusterSettings().evict_timeout_s)
+    manager._touch("the label was written")
+    assert manager.round().message.startswith("waiting to change to mode on: in use by a virtual machine")
+    budget.allowed = 1
+    assert manager.round().ready
+
+
+def refused_after_eviction(node: CcNode, manager: Reconciler) -> PciAddress:
+    """The only device that must change forbids it, and a pod had to go for that to be known."""
+    forbidding = node.addresses[0]
+    assert node.manager().round().ready
+    node.want("on")
+    for address in node.addresses[1:]:
+        node.devices[address].knobs[8] = 1
+        node.devices[address].knobs[10] = 2
+        node.devices[address].reset()
+    node.time.sleep(1.0)
+    run_vm(node, "vm", forbidding)
+    node.devices[forbidding].knobs[7] = 0
+    assert f"{forbidding}: could not set knob 8 (cc) to 1" in manager.round().message
+    assert evictions(node) == ["vm"]
+    assert never_paused(node)
+    return forbidding
+
+
+def run_vm(node: CcNode, name: str, address: PciAddress) -> None:
+    node.pods.admit(name, address)
+    node.pods.start_vm(name, address)
 
 
 def set_phase(node: CcNode, name: str, phase: str) -> None:

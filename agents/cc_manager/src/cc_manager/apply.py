@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from cc_manager.errors import NotBooted, may_pass
+from cc_manager.errors import FirmwareError, NotBooted, may_pass
 from cc_manager.gpu.access import Access
 from cc_manager.mode import CcMode
 from cc_manager.observation import Observation
@@ -25,6 +25,8 @@ class Failure:
 
     address: PciAddress
     reason: str
+    is_final: bool = False
+    """Whether its firmware lacks the permission or the knob for it: trying again does not help."""
 
     def __str__(self) -> str:
         return f"{self.address}: {self.reason}"
@@ -47,10 +49,10 @@ class Transition:
         self._settings = settings
         self._stopped = stopped
 
-    def check(self, plan: Plan) -> tuple[Failure, ...]:
-        """Ask every device of *plan* whether it will take the mode, before anybody makes room for the change."""
-        asked = {step.address: Check(step.address, step.mode) for step in plan.steps if isinstance(step, Stage)}
-        return self._run(tuple(asked.values()))
+    def check(self, mode: CcMode) -> tuple[Failure, ...]:
+        """Ask every idle device that must change whether it will take *mode*, before anybody makes room for it."""
+        asked = (one for one in self._devices.values() if one.part and not one.in_use and not one.is_in(mode))
+        return self._run(tuple(Check(one.address, mode) for one in asked))
 
     def carry_out(self, plan: Plan) -> tuple[Failure, ...]:
         """Do all phases, or those before the first in which a device fails; then put the staged knobs back.
@@ -143,7 +145,7 @@ class Transition:
                 do(address)
             except DeviceError as error:
                 log.warning("%s", error)
-                return Failure(address, error.reason)
+                return Failure(address, error.reason, isinstance(error, FirmwareError) and not may_pass(error))
             return None
 
         return tuple(failure for failure in at_once(attempt, addresses) if failure is not None)

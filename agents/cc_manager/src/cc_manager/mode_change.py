@@ -5,8 +5,9 @@ from before the first effect on, and the next start finds in labels and devices 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cc_manager.apply import Failure
 from cc_manager.clock import Clock
 from cc_manager.cluster import labels
 from cc_manager.cluster.holders import Busy
@@ -79,10 +80,10 @@ class ModeChange:
         if not plan.busy and not any(isinstance(step, Reset) for step in plan.steps):
             # Knobs are only put back to what is in force: nobody has to be gone for that, and it cannot wait.
             return self._carry_out(plan, look, view)
-        if failures := self._setter.check(plan, look.observations):  # 1. as well: idle devices themselves are asked
-            return self._give_up(plan.mode, look, view, map(str, failures), "device-refuses")
+        if failures := self._ask(plan, look):  # 1. as well: idle devices themselves are asked
+            return self._refuse(plan.mode, failures, look, view)
         try:
-            return self._change(plan.mode, look, view)
+            return self._change(plan, look, view)
         except PodResourcesError as error:
             reason = f"nobody can tell which pods have the devices: {error}"
             return self._give_up(plan.mode, look, view, (reason,), "pod-resources")
@@ -94,13 +95,29 @@ class ModeChange:
         observations, failures = self._setter.put_back(mode, look.observations, look.verified)
         return look.with_observations(observations), view, tuple(map(str, failures))
 
-    def _change(self, mode: CcMode, look: Look, view: NodeView) -> Attempt:
+    def _ask(self, plan: Plan, look: Look) -> tuple[Failure, ...]:
+        """The devices that would not take the mode of *plan*; nobody is evicted from one that once said so."""
+        failures = self._setter.check(plan.mode, look.observations)
+        self.rest.remember(plan.mode, failures, unasked=plan.busy)
+        return failures or (self.rest.refusals(plan.mode, plan.busy) if self._room.evicts else ())
+
+    def _change(self, plan: Plan, look: Look, view: NodeView) -> Attempt:
+        mode = plan.mode
         if busy := self._room.in_the_way(mode, look):  # 3. before anything is paused
             if self._room.evicts:
                 view = self._kube_node.publish(labels.waiting(mode, str(busy), look.devices()), view)
                 busy = self._room.wait(mode, look, _EVICTING_S)
             if busy:
                 return self._not_now(mode, busy, look, view)
+        if plan.busy:  # 1. for those that nobody could ask before
+            plan, look = self._look_again(mode, look)
+            if plan.refusals:
+                return self._give_up(mode, look, view, map(str, plan.refusals), plan.refusals[0].problem.code)
+            if failures := self._ask(plan, look):
+                return self._refuse(mode, failures, look, view)
+        return self._pause_and_change(mode, look, view)
+
+    def _pause_and_change(self, mode: CcMode, look: Look, view: NodeView) -> Attempt:
         view = self._say_changing(mode, look, view)  # 2. ready is empty from here on
         ends_at = self._clock.monotonic() + self._settings.operand_timeout_s
         view, problem = self._pause.begin(view)  # 4. their pods are gone: no new Allocate is possible
@@ -109,13 +126,18 @@ class ModeChange:
         if busy := self._room.wait(mode, look, ends_at - self._clock.monotonic()):
             return self._not_now(mode, busy, look, view)
         self._room.is_made()
-        look = look.with_observations(self._setter.observe(look.verified, knobs=True))
-        plan = self._setter.plan(look.observations, mode)
-        if refusals := (*lost_devices(look.missing), *plan.refusals):
-            return self._give_up(mode, look, view, map(str, refusals), refusals[0].problem.code)
+        plan, look = self._look_again(mode, look)
+        if plan.refusals:
+            return self._give_up(mode, look, view, map(str, plan.refusals), plan.refusals[0].problem.code)
         if plan.busy:
             return self._not_now(mode, Busy(plan.busy), look, view)
         return self._carry_out(plan, look, view)
+
+    def _look_again(self, mode: CcMode, look: Look) -> tuple[Plan, Look]:
+        """The devices as they are once somebody has gone; one that is gone as well is a refusal."""
+        look = look.with_observations(self._setter.observe(look.verified, knobs=True))
+        plan = self._setter.plan(look.observations, mode)
+        return replace(plan, refusals=(*lost_devices(look.missing), *plan.refusals)), look
 
     def _carry_out(self, plan: Plan, look: Look, view: NodeView) -> Attempt:
         """5. Stage all, reset all, verify all; what fails is put back."""
@@ -131,6 +153,10 @@ class ModeChange:
     def _not_now(self, mode: CcMode, busy: Busy, look: Look, view: NodeView) -> Attempt:
         reasons, waits = self._room.why_not(busy)
         return self._give_up(mode, look, view, reasons, "in-use", waits=waits)
+
+    def _refuse(self, mode: CcMode, failures: Iterable[Failure], look: Look, view: NodeView) -> Attempt:
+        self._room.is_made()  # none is needed: an eviction at another time has a deadline of its own
+        return self._give_up(mode, look, view, map(str, failures), "device-refuses")
 
     def _give_up(
         self, mode: CcMode, look: Look, view: NodeView, reasons: Iterable[str], code: str, *, waits: bool = False

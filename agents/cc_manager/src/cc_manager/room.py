@@ -62,5 +62,5 @@ class Room:
                 return reasons, True
 
     def is_made(self) -> None:
-        """Nobody is in the way any more."""
+        """Nobody is in the way any more, or nobody needs to go."""
         self._eviction.end()

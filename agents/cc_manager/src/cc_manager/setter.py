@@ -108,9 +108,9 @@ class ModeSetter:
             reasons = [_still(one) for one in after if not one.is_in(mode) and (only is None or one.address in only)]
         return Outcome(mode, after, tuple(reasons), warnings=plan.warnings)
 
-    def check(self, plan: Plan, observations: tuple[Observation, ...]) -> tuple[Failure, ...]:
-        """The devices that would not take the mode of *plan*, asked of their firmware with nothing changed."""
-        return self._transition(observations).check(plan)
+    def check(self, mode: CcMode, observations: tuple[Observation, ...]) -> tuple[Failure, ...]:
+        """The idle devices that would not take *mode*, asked of their firmware with nothing changed."""
+        return self._transition(observations).check(mode)
 
     def put_back(
         self, mode: CcMode, observations: tuple[Observation, ...], verified: Mapping[PciAddress, Verified]
