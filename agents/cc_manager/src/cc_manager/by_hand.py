@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
 import click
 
@@ -46,10 +47,11 @@ def set_by_hand(setter: ModeSetter, mode: CcMode, devices: Collection[PciAddress
     """
     stop = setter.wakeups.stop
     known: dict[PciAddress, Observation] = {}
+    mark = partial(leave_marker, setter.node.host)
     with _stopping(setter.wakeups, mode):
         while True:
             with mode_lock(setter.node.host.resolve(LOCK_FILE)):
-                outcome = _bring(setter, mode, chosen(setter.node.scan(), devices))
+                outcome = setter.set(mode, chosen(setter.node.scan(), devices), mark)
             known |= {one.address: one for one in outcome.observations}
             if gone := left_during(known.values(), outcome.observations):
                 return replace(outcome, waits=False, reasons=tuple({*outcome.reasons, *map(str, gone)}))
@@ -61,19 +63,6 @@ def set_by_hand(setter: ModeSetter, mode: CcMode, devices: Collection[PciAddress
             stop.wait(BUSY_POLL_S)
             if stop.is_set():
                 raise NodeError(f"stopped while waiting ({'; '.join(outcome.reasons)}); nothing was changed")
-
-
-def _bring(setter: ModeSetter, mode: CcMode, only: Collection[PciAddress] | None) -> Outcome:
-    """What `ModeSetter.set` does, with the marker left before anything is staged or reset, and only then."""
-    observations = setter.observe({}, knobs=True)
-    plan = setter.plan(observations, mode, only)
-    for warning in plan.warnings:
-        log.warning("%s", warning)
-    # Where the change cannot begin, what is left staged is put back all the same.
-    begins = not plan.refusals and not plan.busy
-    if not plan.is_done and (begins or any(one.is_left_staged for one in observations)):
-        leave_marker(setter.node.host)
-    return setter.bring_to(plan, observations, {}, only)
 
 
 def raise_unless_done(outcome: Outcome, *, was_stopped: bool) -> None:

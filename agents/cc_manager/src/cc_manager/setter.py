@@ -1,7 +1,7 @@
 """Brings the devices of a node to a mode, whoever asks: the label or a person at the keyboard."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cc_manager.apply import Failure, Transition
@@ -74,12 +74,24 @@ class ModeSetter:
         """What brings the devices, or *only* some of them, from what was observed to *mode*."""
         return plan_transition(observations, mode, self.settings.ppcie_exit, only)
 
-    def set(self, mode: CcMode, only: Collection[PciAddress] | None = None) -> Outcome:
-        """Look, plan and bring every device to *mode*, without a node object to remember anything in."""
+    def set(
+        self,
+        mode: CcMode,
+        only: Collection[PciAddress] | None = None,
+        before_change: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        """Look, plan and bring every device to *mode*, without a node object to remember anything in.
+
+        *before_change* is called before anything is staged, put back or reset, and only then.
+        """
         observations = self.observe({}, knobs=True)
         plan = self.plan(observations, mode, only)
         for warning in plan.warnings:
             log.warning("%s", warning)
+        # Where the change cannot begin, what is left staged is put back all the same.
+        begins = not plan.refusals and not plan.busy
+        if not plan.is_done and (begins or any(one.is_left_staged for one in observations)):
+            before_change()
         return self.bring_to(plan, observations, {}, only)
 
     def bring_to(
