@@ -77,7 +77,7 @@ def _look(one: Observation, access: Access, *, wake: bool, knobs: bool) -> Obser
             staged = device.staged_mode() if knobs else None
             decoupler = device.staged_decoupler() if knobs else None
     except DeviceError as error:
-        return replace(one, problem=Problem(_code_of(error, one, access), error.reason))
+        return replace(one, problem=_problem_of(error, one, access))
     return replace(
         one, active=active, staged=staged, staged_decoupler=decoupler, is_decoupled=is_decoupled, source="BAR0"
     )
@@ -99,13 +99,13 @@ def peek(observations: Iterable[Observation], access: Access) -> tuple[Observati
     return at_once(look, tuple(observations))
 
 
-def _code_of(error: DeviceError, one: Observation, access: Access) -> str:
+def _problem_of(error: DeviceError, one: Observation, access: Access) -> Problem:
     match error:
         case DeviceGone() if access.is_off_bus(one.address):
-            return "off-bus"
+            return Problem("off-bus", error.reason)
         case UnsupportedDevice():  # only its registers told: it has no mode, and no reset will change that
-            return "unsupported"
+            return Problem("unsupported", error.reason)
         case DeviceAsleep():
-            return "asleep"
+            return Problem("asleep", error.reason)
         case _:
-            return "unreadable"
+            return Problem("unreadable", error.reason)
