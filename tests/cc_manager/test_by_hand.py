@@ -1,7 +1,6 @@
 """`set` and `knobs` for a person at the keyboard: chosen devices, progress, a change of mind, and what is refused."""
 
 import json
-import logging
 import os
 import re
 import signal
@@ -21,16 +20,6 @@ from tests.fakes.parts import B200, gpu
 from tests.fakes.polling import until
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """`set` sends the log to the standard error of its moment."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture

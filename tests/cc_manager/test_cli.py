@@ -1,7 +1,6 @@
 """The command line: what is shown, what is done, and what is refused with which exit code."""
 
 import json
-import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,16 +17,6 @@ from tests.fakes.polling import until
 
 A100 = 0x20B0
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """`set` sends the log to the standard error of its moment."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture

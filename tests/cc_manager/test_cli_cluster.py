@@ -1,7 +1,6 @@
 """`plan` and `restore`, and what `run` refuses: the verbs that talk to the API server, as people call them."""
 
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,15 +16,6 @@ from tests.cc_manager.simulated import NODE_NAME, CcNode
 from tests.cc_manager.workloads import add_operands, operand_labels
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture
